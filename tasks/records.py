@@ -1,0 +1,96 @@
+"""The data that flows between stages: small frozen records, written as JSON beside the tensors.
+
+Identity is always a digest, never a path, a time or a host name, so that equal work gives equal bytes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from models.errors import UserError
+from tasks.files import read_jsonl, write_jsonl
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A line of a JSON-lines file."""
+
+    def to_json(self) -> dict[str, Any]:
+        """This record as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The record a JSON object stands for; a UserError when its keys are not this version's."""
+        try:
+            return cls(**value)
+        except TypeError as error:
+            raise UserError(f"a {cls.__name__} record does not fit this version ({error}): run dvc repro") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input(Record):
+    """One image or video frame: data/inputs/images/DIGEST.png, listed in data/inputs/inputs.jsonl."""
+
+    digest: str  # sha256 of the decoded, upright, scaled RGB pixels and their shape
+    origin: str  # library:NAME/FILE, or folder:PATH BELOW THE FOLDER; #SECONDS follows for a video frame
+    licence: str
+    width: int
+    height: int
+    clip: str  # inputs of one video share it; "" for a photo
+    group: str  # inputs of one clip or near-duplicate cluster share it; never on two sides of a split
+    split: SplitName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside(Record):
+    """A file ingest did not take, in data/inputs/set_aside.jsonl."""
+
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair(Record):
+    """One (input crop, teacher output) pair; a pure function of its four digests and its seed."""
+
+    id: str  # sha256 of teacher, input, crop, size and seed
+    teacher: str  # the teacher's digest
+    input: str  # Input.digest
+    crop: tuple[int, int, int]  # left, top, side in pixels of the input; scaled to the pair's size
+    hue: int  # degrees by which the crop's hues are turned before the teacher sees it; 0 leaves it as it is
+    seed: int
+    split: SplitName
+    group: str  # the input's
+    finite: bool  # the teacher gave neither NaN nor infinity
+    clipped: float  # share of the teacher's values outside [0,1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(Record):
+    """Curation of one pair: empty `rule` keeps it. In pairs/kept.jsonl and pairs/rejected.jsonl."""
+
+    pair: str
+    split: SplitName
+    rule: str  # the rule that rejected it, or ""
+    reason: str  # in words, with the figure and the threshold
+    index: int  # row in pairs/SPLIT.{inputs,targets}.npy, -1 when rejected
+    input: str  # Input.digest
+    seed: int
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write one record a line."""
+    write_jsonl(path, (record.to_json() for record in records))
+
+
+def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """Read one record a line; a UserError for a missing, broken or older file."""
+    return [kind.from_json(value) for value in read_jsonl(path)]

@@ -1,0 +1,110 @@
+"""params.yaml is strict: whatever is wrong is one line that names the key."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from models.errors import UserError
+from tasks.params import load_params, parse_params
+
+
+@pytest.fixture(scope="module")
+def raw(repository: Path) -> Any:
+    return yaml.safe_load((repository / "params.yaml").read_text())
+
+
+def changed(raw: Any, key: str, value: Any) -> Any:
+    """A copy with one value set, or with the key removed if the value is ...; the key's parts are joined by dots."""
+    new = copy.deepcopy(raw)
+    *path, last = key.split(".")
+    place = new
+    for part in path:
+        place = place[part]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return new
+
+
+def refusal(value: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        parse_params(value)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith("params.yaml: ")
+    return line
+
+
+def test_the_shipped_file_is_right(repository: Path) -> None:
+    assert load_params(repository / "params.yaml").students
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("ingets", {}, "unknown key ingets"),
+        ("ingest.foldr", "x", "unknown key ingest.foldr"),
+        ("students.oil.train.stepz", 3, "unknown key students.oil.train.stepz"),
+        ("students.oil.teacher.style_", "oil", "unknown key students.oil.teacher.style_"),
+        ("ingest.seed", ..., "missing key ingest.seed"),
+        ("students.oil.gate", ..., "missing key students.oil.gate"),
+        ("students.oil.teacher.style", ..., "missing key students.oil.teacher.style"),
+        ("train.threads", "2", "train.threads: "),
+        ("train.threads", 2.0, "train.threads: "),
+        ("train.threads", True, "train.threads: "),
+        ("train.threads", 0, "train.threads: "),
+        ("benchmark.threads", [], "benchmark.threads: "),
+        ("ingest.split.val", 0.7, "ingest.split.val: "),
+        ("students.oil.task", "classify", "students.oil.task: "),
+        ("students.oil.train.learning_rate", float("nan"), "students.oil.train.learning_rate: "),
+        ("students.oil.train.crop", 512, "train.crop 512 is larger than pairs.size"),
+        ("students.oil.train.losses.pixel", -1.0, "students.oil.train.losses.pixel: "),
+        ("students", {}, "students: "),
+        ("evaluate", None, "evaluate: "),
+    ],
+)
+def test_one_line_names_the_key(raw: Any, key: str, value: Any, told: str) -> None:
+    assert told in refusal(changed(raw, key, value))
+
+
+def test_an_unknown_kind_of_teacher(raw: Any) -> None:
+    line = refusal(changed(raw, "students.oil.teacher.kind", "oracle"))
+    assert "students.oil.teacher" in line
+    assert "oracle" in line
+
+
+def test_a_sha256_that_is_none(raw: Any) -> None:
+    teacher = {"kind": "onnx", "name": "n", "version": 1, "path": "x.onnx", "sha256": "abc"}
+    assert "students.oil.teacher.sha256" in refusal(changed(raw, "students.oil.teacher", teacher))
+
+
+@pytest.mark.parametrize("name", ["Oil", "../x", "a b", "a.b", ""])
+def test_a_student_name_that_is_no_plain_word(raw: Any, name: str) -> None:
+    assert "student name" in refusal({**raw, "students": {name: raw["students"]["oil"]}})
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3])
+def test_a_file_that_is_no_mapping(value: Any) -> None:
+    assert "top level" in refusal(value)
+
+
+def test_a_file_that_is_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("a: [1\nb: {")
+    with pytest.raises(UserError, match="is not YAML") as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run this from the repository's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_unknown_student_is_told_the_names(repository: Path) -> None:
+    with pytest.raises(UserError, match="there are: oil, sketch"):
+        load_params(repository / "params.yaml").student("watercolour")
