@@ -1,0 +1,208 @@
+"""generate: run the teacher over crops of the inputs, in shards that survive a kill.
+
+Reads data/inputs/ (inputs.jsonl, images/). Writes data/students/NAME/raw/: the shards (tasks/shards.py),
+manifest.jsonl (a line per shard) and teacher.json. Until it is whole it grows in
+data/.work/NAME/generate-KEY/, from where a later run goes on; what it cost is in
+data/.work/NAME/generate.cost.json.
+Command: python -m tasks.generate --student NAME
+
+Every pair is a function of the teacher's digest, the input's digest, the crop and the seed, so the bytes of
+raw/ do not depend on the number of workers, the batch size or on kills.
+"""
+
+import json
+import multiprocessing
+import shutil
+import signal
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.errors import UserError
+from models.teachers import Teacher, load_teacher
+from tasks.files import TEMPORARY, read_json, sha256_json, sync_folder, write_json, write_jsonl
+from tasks.params import Pairs, Params, Student
+from tasks.progress import progress
+from tasks.records import Input, Pair, read_records
+from tasks.shards import Job, is_whole, make_shard
+from tasks.stage import STUDENTS, die_with_parent, student_main, work_folder
+
+INPUTS = Path("data/inputs")
+FORMAT = 1  # raise it when crops are cut or stored in another way: shards begun before are then not used
+
+
+def generate(params: Params, name: str, student: Student) -> None:
+    """Make data/students/NAME/raw, going on from what an earlier run left."""
+    settings = student.teacher.model_dump()
+    teacher = load_teacher(settings)
+    inputs = read_records(INPUTS / "inputs.jsonl", Input)
+    pairs = plan(inputs, student.pairs, teacher.digest)
+    if not pairs:
+        raise UserError("data/inputs holds no inputs: add photos to the folder that ingest.folder names")
+    shared = params.generate
+    key = sha256_json(
+        [FORMAT, teacher.digest, student.pairs.size, shared.shard_size, [pair.to_json() for pair in pairs]]
+    )
+    folder = work_folder(name) / f"generate-{key[:16]}"
+    origins = {item.digest: item.origin for item in inputs}
+    jobs = [
+        Job(
+            name=f"shard-{number:05d}",
+            pairs=tuple(pairs[at : at + shared.shard_size]),
+            origins={pair.input: origins[pair.input] for pair in pairs[at : at + shared.shard_size]},
+            folder=folder,
+            images=INPUTS / "images",
+            size=student.pairs.size,
+            batch_size=shared.batch_size,
+            teacher=settings,
+        )
+        for number, at in enumerate(range(0, len(pairs), shared.shard_size))
+    ]
+    _make_missing(jobs, folder, name, shared.workers, teacher)
+    _finish(jobs, folder, STUDENTS / name / "raw", {**settings, "digest": teacher.digest})
+    shutil.rmtree(folder)
+
+
+def plan(inputs: Sequence[Input], pairs: Pairs, teacher: str) -> list[Pair]:
+    """Every pair to make, by input digest and then crop; an input's pairs depend on no other input."""
+    return [
+        _pair(item, pairs, teacher, k)
+        for item in sorted(inputs, key=lambda item: item.digest)
+        for k in range(pairs.train_crops if item.split == "train" else pairs.held_out_crops)
+    ]
+
+
+def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
+    """Crop `k` of an input: a random square inside it, a share of those for training in other colours."""
+    random = np.random.default_rng(int(sha256_json([pairs.seed, item.digest, k]), 16))
+    short = min(item.width, item.height)
+    side = max(1, min(short, round(short * random.uniform(pairs.min_scale, 1))))
+    left = int(random.integers(item.width - side, endpoint=True))
+    top = int(random.integers(item.height - side, endpoint=True))
+    seed = int(random.integers(2**31))
+    turned = item.split == "train" and random.random() < pairs.recolour
+    hue = int(random.integers(30, 330, endpoint=True)) if turned else 0
+    return Pair(
+        id=sha256_json([teacher, item.digest, [left, top, side], hue, pairs.size, seed]),
+        teacher=teacher,
+        input=item.digest,
+        crop=(left, top, side),
+        hue=hue,
+        seed=seed,
+        split=item.split,
+        group=item.group,
+        finite=True,
+        clipped=0.0,
+    )
+
+
+def _make_missing(jobs: Sequence[Job], folder: Path, name: str, workers: int, teacher: Teacher) -> None:
+    """Make the shards that are not whole, in this process or in several."""
+    for other in folder.parent.glob("generate-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    missing = [job for job in jobs if not is_whole(job)]
+    whole = {path for job in jobs if job not in missing for path in (job.tensors, job.records, job.done)}
+    for stray in folder.glob("*/*"):
+        if stray not in whole:
+            stray.unlink()
+    if len(missing) < len(jobs):
+        print(f"generate {name}: going on; {len(jobs) - len(missing)} of {len(jobs)} shards are there", file=sys.stderr)
+    with progress(f"generate {name}", sum(len(job.pairs) for job in missing), "pairs") as advance:
+        work = _in_turn(missing, teacher) if min(workers, len(missing)) < 2 else _in_processes(missing, workers)
+        with closing(work) as made:
+            for job in made:
+                advance(len(job.pairs))
+
+
+def _in_turn(jobs: Sequence[Job], teacher: Teacher) -> Generator[Job, None, None]:
+    with _one_thread():
+        for job in jobs:
+            make_shard(job, teacher)
+            yield job
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep BLAS to one thread: more would add sums in another order and change bits."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1):
+        yield
+
+
+def _in_processes(jobs: Sequence[Job], workers: int) -> Generator[Job, None, None]:
+    """Make the shards in `workers` processes; yields each job as it is done, and leaves no process behind."""
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin_worker)
+    try:
+        # A worker inherits the blocked Ctrl-C: this process alone answers it, without tracebacks from others.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending: dict[Future[None], Job] = {executor.submit(_work, job): job for job in jobs}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                job = pending.pop(future)
+                future.result()
+                yield job
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was ended from outside, perhaps for want of memory: lower generate.workers and run "
+            "again; finished shards are kept"
+        ) from None
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        executor.shutdown(wait=True)
+
+
+def _begin_worker() -> None:
+    """Before a worker's first shard: see to it that it does not outlive the stage."""
+    die_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # it died while this process was still starting
+        raise SystemExit("the parent process ended before the worker began")
+
+
+def _work(job: Job) -> None:
+    with _one_thread():
+        make_shard(job, _teacher_of_this_process(json.dumps(dict(job.teacher), sort_keys=True)))
+
+
+@lru_cache(maxsize=1)
+def _teacher_of_this_process(settings: str) -> Teacher:
+    """A worker's teacher, loaded with its first shard, so that an error is reported like any other."""
+    return load_teacher(json.loads(settings))
+
+
+def _finish(jobs: Sequence[Job], folder: Path, raw: Path, teacher: dict[str, Any]) -> None:
+    """Add what describes the whole, then move it to `raw` in one rename."""
+    done = [read_json(job.done) for job in jobs]
+    write_jsonl(folder / "raw" / "manifest.jsonl", [record["line"] for record in done])
+    # Where a teacher's file lies is no part of what it is; its sha256 is.
+    write_json(folder / "raw" / "teacher.json", {key: value for key, value in teacher.items() if key != "path"})
+    seconds, count = sum(record["teacher_seconds"] for record in done), sum(len(job.pairs) for job in jobs)
+    cost = {"pairs": count, "teacher_seconds": round(seconds, 2), "seconds_per_pair": round(seconds / count, 4)}
+    write_json(folder.parent / "generate.cost.json", cost)
+    for stray in (folder / "raw").glob(f"{TEMPORARY}*"):
+        stray.unlink()
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    if raw.exists():
+        shutil.rmtree(raw)
+    (folder / "raw").rename(raw)
+    sync_folder(raw.parent)
+
+
+if __name__ == "__main__":
+    student_main("generate", generate)
