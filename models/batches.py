@@ -1,0 +1,57 @@
+"""Training batches from memory-mapped uint8 pairs; batch t is a pure function of (seed, t).
+
+Nothing is decoded and no random state is carried along, so training can stop anywhere and go on with the
+very batches it would have seen.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[np.uint8]
+
+
+def open_pairs(folder: Path, split: str) -> tuple[Array, Array]:
+    """Memory-mapped (inputs, targets) of a split, each (N,S,S,3) uint8."""
+    inputs = np.load(folder / f"{split}.inputs.npy", mmap_mode="r", allow_pickle=False)
+    targets = np.load(folder / f"{split}.targets.npy", mmap_mode="r", allow_pickle=False)
+    return inputs, targets
+
+
+def to_tensor(images: Array) -> Tensor:
+    """(B,H,W,3) uint8 -> (B,3,H,W) float32 in [0,1], already in channels_last memory order."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+
+
+class Batches:
+    """Random crops of (input, target) pairs, mirrored half of the time; batch(t) depends on (seed, t) only."""
+
+    def __init__(self, inputs: Array, targets: Array, *, batch_size: int, crop: int, seed: int) -> None:
+        self.inputs, self.targets = inputs, targets
+        self.batch_size, self.crop, self.seed = batch_size, crop, seed
+
+    def rows(self, step: int) -> npt.NDArray[np.int64]:
+        """Which pairs batch `step` holds: epochs are shuffled one by one, no pair waits for another's second turn."""
+        count = len(self.inputs)
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        orders = {epoch: np.random.default_rng((self.seed, 0, epoch)).permutation(count) for epoch in set(places // count)}
+        return np.array([orders[place // count][place % count] for place in places])
+
+    def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Two (B,3,crop,crop) tensors in [0,1]; `share` picks the rows of one process."""
+        rng = np.random.default_rng((self.seed, 1, step))
+        room = self.inputs.shape[1] - self.crop + 1
+        corners = rng.integers(0, room, size=(self.batch_size, 2))
+        mirror = rng.random(self.batch_size) < 0.5
+        places = list(zip(self.rows(step), corners, mirror, strict=True))[share]
+        return self._cut(self.inputs, places), self._cut(self.targets, places)
+
+    def _cut(self, images: Array, places: list[tuple[int, npt.NDArray[np.int64], bool]]) -> Tensor:
+        crops = np.empty((len(places), self.crop, self.crop, 3), np.uint8)
+        for target, (row, (top, left), flip) in zip(crops, places, strict=True):
+            piece = images[row, top : top + self.crop, left : left + self.crop]
+            target[:] = piece[:, ::-1] if flip else piece
+        return to_tensor(crops)

@@ -1,0 +1,153 @@
+"""The student: a UNet with a timm encoder and a decoder of MobileNet blocks (depthwise 3x3, pointwise 1x1).
+
+Choices measured in the field notes: BatchNorm (folds away), ReLU6 (exact in int8), bilinear resize with
+align_corners=False and addition of skips (both stay inside LiteRT's delegate), and a head that stops at
+half resolution and shuffles its twelve channels into 2x2 RGB pixels (full-resolution layers cost most).
+
+UNet: Ronneberger et al. 2015. MobileNet blocks: Howard et al. 2017; MobileNetV4: Qin et al. 2024.
+Pixel shuffle: Shi et al. 2016.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.errors import UserError
+from models.torch_setup import import_timm
+
+
+def conv_bn(inputs: int, outputs: int, *, kernel: int = 1, groups: int = 1, activate: bool = True) -> nn.Sequential:
+    """Convolution, BatchNorm and, if asked, ReLU6; keeps the spatial size."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    if activate:
+        layers.append(nn.ReLU6(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class DecoderLevel(nn.Module):
+    """Project, double the size, join the skip, then one depthwise-separable block."""
+
+    def __init__(self, *, inputs: int, skip_channels: int, outputs: int, skip: str, upsample: str) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.concat = skip == "concat"
+        joined = outputs + skip_channels if self.concat else outputs
+        self.project = conv_bn(inputs, outputs, activate=False)
+        self.lateral = nn.Identity() if self.concat else conv_bn(skip_channels, outputs, activate=False)
+        self.depthwise = conv_bn(joined, joined, kernel=3, groups=joined)
+        self.pointwise = conv_bn(joined, outputs)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B,inputs,h,w), (B,skip_channels,2h,2w) -> (B,outputs,2h,2w)."""
+        x = double(self.project(x), self.upsample)
+        skip = self.lateral(skip)
+        x = torch.cat([x, skip], dim=1) if self.concat else x + skip
+        return self.pointwise(self.depthwise(x))
+
+
+def double(x: Tensor, mode: str) -> Tensor:
+    """(B,C,h,w) -> (B,C,2h,2w) by "bilinear" (half-pixel centres) or "nearest"."""
+    if mode == "bilinear":
+        return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class UNet(nn.Module):
+    """Image to image, (B,3,H,W) in [0,1] -> (B,3,H,W); H and W are multiples of the encoder's reduction."""
+
+    def __init__(
+        self, *, encoder: str, decoder_channels: list[int], skip: str, upsample: str, head: str, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.encoder = make_encoder(encoder, in_channels)
+        channels = self.encoder.feature_info.channels()
+        if len(decoder_channels) != len(channels) - 1:
+            raise UserError(
+                f"architecture.decoder_channels has {len(decoder_channels)} entries; {encoder} needs "
+                f"{len(channels) - 1}, one for each level from reduction {self.encoder.feature_info.reduction()[-2]} to 2"
+            )
+        levels = []
+        inputs = channels[-1]
+        for skip_channels, outputs in zip(reversed(channels[:-1]), decoder_channels, strict=True):
+            levels.append(
+                DecoderLevel(inputs=inputs, skip_channels=skip_channels, outputs=outputs, skip=skip, upsample=upsample)
+            )
+            inputs = outputs
+        self.decoder = nn.ModuleList(levels)
+        self.upsample = upsample
+        self.shuffles = head == "pixel-shuffle"
+        self.head = nn.Conv2d(inputs, 12 if self.shuffles else 3, 3, padding=1)
+        # Grey is the best first guess of a picture; zero would begin at black.
+        nn.init.constant_(self.head.bias, 0.5)  # type: ignore[arg-type]
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) in [0,1] -> what the head sees: (B,C,H/2,W/2) before a pixel shuffle, else (B,C,H,W)."""
+        *skips, y = self.encoder(x)
+        for level, skip in zip(self.decoder, reversed(skips), strict=True):
+            y = level(y, skip)
+        return y if self.shuffles else double(y, self.upsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) in [0,1] -> (B,3,H,W); clamped to [0,1] in eval mode only, so that gradients live."""
+        y = self.head(self.features(x))
+        if self.shuffles:
+            y = functional.pixel_shuffle(y, 2)
+        return y if self.training else y.clamp(0.0, 1.0)
+
+
+def make_encoder(name: str, in_channels: int) -> Any:
+    """A timm feature extractor with ReLU6 for ReLU (bounded activations quantise better)."""
+    import_timm()
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise UserError(f"architecture.encoder: timm has no model {name!r}; near: {near}")
+    encoder = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels)
+    replace_relu(encoder)
+    return encoder
+
+
+def replace_relu(module: nn.Module) -> None:
+    """Put ReLU6 in the place of every ReLU below `module`."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, nn.ReLU6(inplace=True))
+        else:
+            replace_relu(child)
+
+
+def build_student(architecture: Mapping[str, Any], size: int) -> nn.Module:
+    """An untrained student for `size` x `size` pictures, seeded by torch's global generator.
+
+    `architecture` is the block's section of params.yaml as a mapping. Raises UserError for an encoder
+    timm does not have, or a size the encoder cannot halve often enough.
+    """
+    student = UNet(**architecture)
+    reduction = student.encoder.feature_info.reduction()[-1]
+    if size % reduction:
+        raise UserError(f"pairs.size {size} is not a multiple of {reduction}, the encoder's reduction")
+    return student
+
+
+def load_student(folder: Path) -> nn.Module:
+    """The trained student of a student folder, in eval mode; its weights' sha256 is checked first."""
+    from safetensors.torch import load
+
+    record = json.loads((folder / "student.json").read_text())
+    data = (folder / "weights.safetensors").read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != record["weights_sha256"]:
+        raise UserError(f"{folder}/weights.safetensors has sha256 {found}, its student.json says otherwise: train again")
+    student = build_student(record["architecture"], record["size"])
+    student.load_state_dict(load(data))
+    return student.eval()
