@@ -1,0 +1,154 @@
+"""Open a model file on the runtime it is made for: LiteRT (XNNPACK delegate) or ONNX Runtime, on the CPU.
+
+Whatever the runtime, an opened model is a callable on (1,S,S,3) float32 in [0,1]. The three steps of a call
+can be taken one by one, so that a benchmark times the runtime and not the copying around it.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import UserError
+from models.silence import silence
+
+Images = npt.NDArray[np.float32]
+
+
+class Model(Protocol):
+    """An opened model file."""
+
+    size: int  # S: both sides of its pictures, in pixels
+
+    def load(self, images: Images) -> None:
+        """Hand over the input, (1,S,S,3) in [0,1]."""
+
+    def invoke(self) -> None:
+        """Run the model on the loaded input."""
+
+    def read(self) -> Images:
+        """The output of the last run, (1,S,S,3) in [0,1]."""
+        ...
+
+    def __call__(self, images: Images) -> Images:
+        """load, invoke, read."""
+        ...
+
+
+class LiteRtModel:
+    """A .tflite file; its own layout is NHWC, ours."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        content = path.read_bytes()
+        with silence():
+            from ai_edge_litert.interpreter import Interpreter
+
+            try:
+                self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise broken(path, "LiteRT", error) from None
+        inputs = [(one["dtype"].__name__, one["shape"].tolist()) for one in self._interpreter.get_input_details()]
+        outputs = [(one["dtype"].__name__, one["shape"].tolist()) for one in self._interpreter.get_output_details()]
+        self.size = check_contract(path, inputs, outputs, "NHWC")
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def load(self, images: Images) -> None:
+        """Hand over the input, (1,S,S,3) in [0,1]."""
+        self._interpreter.set_tensor(self._input, images)
+
+    def invoke(self) -> None:
+        """Run the model on the loaded input."""
+        self._interpreter.invoke()
+
+    def read(self) -> Images:
+        """The output of the last run, (1,S,S,3) in [0,1]."""
+        output: Images = self._interpreter.get_tensor(self._output)
+        return output
+
+    def __call__(self, images: Images) -> Images:
+        """load, invoke, read."""
+        self.load(images)
+        self.invoke()
+        return self.read()
+
+
+class OnnxModel:
+    """An .onnx file; its own layout is NCHW."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Idle workers that spin would take time from whatever is run next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        content = path.read_bytes()
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no public base class
+            raise broken(path, "ONNX Runtime", error) from None
+        inputs = [(one.type, one.shape) for one in self._session.get_inputs()]
+        outputs = [(one.type, one.shape) for one in self._session.get_outputs()]
+        self.size = check_contract(path, inputs, outputs, "NCHW")
+        self._name = self._session.get_inputs()[0].name
+        self._feed: dict[str, Images] = {}
+        self._result: list[Images] = []
+
+    def load(self, images: Images) -> None:
+        """Hand over the input, (1,S,S,3) in [0,1]."""
+        self._feed = {self._name: np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
+
+    def invoke(self) -> None:
+        """Run the model on the loaded input."""
+        self._result = self._session.run(None, self._feed)
+
+    def read(self) -> Images:
+        """The output of the last run, (1,S,S,3) in [0,1]."""
+        return np.ascontiguousarray(self._result[0].transpose(0, 2, 3, 1))
+
+    def __call__(self, images: Images) -> Images:
+        """load, invoke, read."""
+        self.load(images)
+        self.invoke()
+        return self.read()
+
+
+RUNTIMES: dict[str, type[LiteRtModel] | type[OnnxModel]] = {"litert": LiteRtModel, "onnx": OnnxModel}
+
+
+def open_model(path: Path, runtime: str, threads: int = 1) -> Model:
+    """Open a file on "litert" or "onnx"; UserError if it is missing, no model, or has another contract."""
+    if runtime not in RUNTIMES:
+        raise UserError(f"{path}: unknown runtime {runtime!r}; there are: {', '.join(RUNTIMES)}")
+    if not path.is_file():
+        raise UserError(f"missing {path}: run the stage that writes it (dvc repro quantise)")
+    return RUNTIMES[runtime](path, threads)
+
+
+def check_contract(path: Path, inputs: list[tuple[str, Any]], outputs: list[tuple[str, Any]], layout: str) -> int:
+    """S, if the file takes and gives one float32 picture of S x S in `layout`; else a UserError."""
+    first = list(inputs[0][1]) if inputs else []
+    size = first[2] if len(first) == 4 else 0
+    expected = [1, size, size, 3] if layout == "NHWC" else [1, 3, size, size]
+    for ends in (inputs, outputs):
+        if len(ends) != 1 or ends[0][0] not in ("float32", "tensor(float)") or list(ends[0][1]) != expected:
+            found = ", ".join(f"{kind} {list(shape)}" for kind, shape in inputs) or "none"
+            given = ", ".join(f"{kind} {list(shape)}" for kind, shape in outputs) or "none"
+            raise UserError(
+                f"{path}: takes {found} and gives {given}; a student takes and gives one float32 picture, "
+                f"{'[1,S,S,3]' if layout == 'NHWC' else '[1,3,S,S]'}: export it again (dvc repro quantise)"
+            )
+    return int(size)
+
+
+def broken(path: Path, runtime: str, error: Exception) -> UserError:
+    """One line for a file that the runtime cannot open."""
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"{path} is no model that {runtime} can open ({reason:.120}): export it again (dvc repro quantise)"
+    )

@@ -1,0 +1,254 @@
+"""Speed and memory against fixed targets, as ratios measured in turn on this machine: `make bench`.
+
+Reads params.yaml and, where they are there, the first student's files; prints one table and writes
+data/bench.json, a list of {name, value, target, holds, unit, note}. What could not be measured has the value
+null, does not hold, and says why. Takes about three minutes.
+
+The reference is the student one would write without measuring: MobileNetV3-small-0.5 encoder, concatenated
+skips, bilinear, a head at full resolution; float32 on LiteRT; trained in eager mode, contiguous, from PNGs.
+
+    python -m tasks.bench
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from models.errors import UserError
+from tasks.benchmark import interleaved
+from tasks.files import check_sha256, read_json, write_json
+from tasks.params import Params, Student, load_params
+from tasks.stage import STUDENTS, WORK, guarded
+
+RESULT = Path("data/bench.json")
+NO_OP_RUNS = 3
+TIMEOUT_S = 300
+CALIBRATION = 8  # how well int8 is calibrated does not change its latency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One figure with its target, which is met at or beyond it."""
+
+    name: str
+    value: float | None
+    target: float
+    holds: bool
+    unit: str
+    note: str
+
+
+LATENCY = ("latency, int8 over reference fp32, LiteRT, 1 thread", 0.40, "ratio")
+TRAINING = ("training speed over the reference's", 3.0, "ratio")
+DATA_WAIT = ("data wait in a training step", 0.03, "share")
+NO_OP = ("no-op make run over no-op dvc repro", 1.5, "ratio")
+MEMORY = ("peak memory of the largest process of make run", 4.0, "GiB")
+Goal = tuple[str, float, str]  # name, target, unit
+
+
+def at_most(goal: Goal, value: float, note: str) -> Line:
+    """A figure that should be small."""
+    name, target, unit = goal
+    return Line(name=name, value=round(value, 4), target=target, holds=value <= target, unit=unit, note=note)
+
+
+def at_least(goal: Goal, value: float, note: str) -> Line:
+    """A figure that should be large."""
+    name, target, unit = goal
+    return Line(name=name, value=round(value, 4), target=target, holds=value >= target, unit=unit, note=note)
+
+
+def not_measured(goal: Goal, why: str) -> Line:
+    """A figure there is none of, which therefore does not hold."""
+    name, target, unit = goal
+    return Line(name=name, value=None, target=target, holds=False, unit=unit, note=f"not measured: {why}")
+
+
+def reference_architecture(block: Student) -> dict[str, Any]:
+    """The reference UNet with as many decoder channels as the student has."""
+    return {
+        "encoder": "mobilenetv3_small_050",
+        "decoder_channels": list(block.architecture.decoder_channels),
+        "skip": "concat",
+        "upsample": "bilinear",
+        "head": "full-resolution",
+    }
+
+
+def mega_macs(architecture: dict[str, Any], size: int) -> float:
+    """Millions of multiplications with addition that one picture takes."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from models.students import build_student
+
+    student = build_student(architecture, size).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        student(torch.zeros(1, 3, size, size))
+    return float(counter.get_total_flops()) / 2e6
+
+
+def int8_file(name: str, block: Student, work: Path) -> tuple[Path, str]:
+    """The student's LiteRT int8 file and which weights it holds; latency is the same with random ones."""
+    folder = STUDENTS / name / "exported"
+    architecture, size = block.architecture.model_dump(), block.pairs.size
+    if (folder / "exported.json").exists():
+        record = read_json(STUDENTS / name / "student" / "student.json")
+        files = {one["file"]: one for one in read_json(folder / "exported.json")["files"]}
+        if record["architecture"] == architecture and record["size"] == size:
+            path = folder / "student.int8.tflite"
+            check_sha256(path, files[path.name]["sha256"], path.name)
+            return path, "trained weights"
+
+    import numpy as np
+
+    from models.litert import to_litert, to_litert_int8
+    from models.students import build_student
+
+    say("converting the default student, which is not trained yet")
+    samples = list(np.random.default_rng(0).random((CALIBRATION, 1, size, size, 3), dtype=np.float32))
+    path = work / "student.int8.tflite"
+    path.write_bytes(to_litert_int8(to_litert(build_student(architecture, size).eval(), size), samples, 1))
+    return path, "random weights"
+
+
+def latency(params: Params, name: str, block: Student, work: Path) -> list[Line]:
+    """p50 of the default student, LiteRT int8, over the reference's, LiteRT float32; one thread each, in turn."""
+    from models.litert import to_litert
+    from models.runtimes import open_model
+    from models.students import build_student
+
+    size = block.pairs.size
+    ours, weights = int8_file(name, block, work)
+    say("converting the reference UNet")
+    reference = work / "reference.fp32.tflite"
+    reference.write_bytes(to_litert(build_student(reference_architecture(block), size).eval(), size))
+    models = [open_model(path, "litert", 1) for path in (ours, reference)]
+    times = interleaved(models, warmup=params.benchmark.warmup, runs=params.benchmark.runs)
+    ours_ms, reference_ms = (median(row) for row in times.tolist())
+    macs = [mega_macs(one, size) for one in (block.architecture.model_dump(), reference_architecture(block))]
+    note = (
+        f"{ours_ms:.2f} ms ({macs[0]:.0f} MMAC, {weights}) over {reference_ms:.2f} ms ({macs[1]:.0f} MMAC), "
+        f"p50 of {times.shape[1]}"
+    )
+    return [at_most(LATENCY, ours_ms / reference_ms, note)]
+
+
+def training(params: Params, name: str, block: Student, work: Path) -> list[Line]:
+    """Samples per second of our loop over the reference's, and the share of our step spent on data."""
+    from tasks.bench_training import compare
+
+    say("training steps of the default student and of the reference, in turn")
+    found = compare(block, STUDENTS / name / "pairs", work, threads=params.train.threads)
+    note = f"{found.ours_per_s:.1f} over {found.reference_per_s:.1f} samples/s, {found.data}"
+    speed = found.ours_per_s / found.reference_per_s
+    wait = f"{1000 * found.wait_s:.2f} ms of a step of {1000 * found.step_s:.0f} ms"
+    return [
+        at_least(TRAINING, speed, note),
+        at_most(DATA_WAIT, found.wait_s / found.step_s, wait),
+    ]
+
+
+def no_op(name: str) -> list[Line]:
+    """Wall time of `make run` over that of `dvc repro` when nothing has changed, started in turn."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    run = ["make", "run", f"STUDENT={name}"]
+    repro = [sys.executable, "-m", "dvc", "repro", f"lineage@{name}"]
+    why = why_no_op_cannot_be_timed(name, environment)
+    if why:
+        return [not_measured(NO_OP, why)]
+    say("make run and dvc repro with nothing to do, in turn")
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(NO_OP_RUNS):
+        for command, seconds in zip((run, repro), times, strict=True):
+            started = time.perf_counter()
+            code = subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT_S).returncode
+            seconds.append(time.perf_counter() - started)
+            if code:
+                return [not_measured(NO_OP, f"`{' '.join(command)}` ended with exit code {code}")]
+    ours, theirs = median(times[0]), median(times[1])
+    return [at_most(NO_OP, ours / theirs, f"{ours:.1f} s over {theirs:.1f} s, median of {NO_OP_RUNS}")]
+
+
+def why_no_op_cannot_be_timed(name: str, environment: dict[str, str]) -> str:
+    """What has to be done first, or "": timing must never start an installation or a pipeline run."""
+    from tasks.pipeline import stale_stages
+
+    try:
+        if subprocess.run(["make", "-q", "env"], env=environment, capture_output=True).returncode:
+            return "the environment is not up to date: make env"
+        stale = stale_stages(name)
+    except FileNotFoundError:
+        return "there is no `make` here"
+    except UserError as error:
+        return str(error)
+    return f"the pipeline is not up to date ({', '.join(stale)}): make run" if stale else ""
+
+
+def memory(name: str) -> list[Line]:
+    """The most memory any stage's process held when it last ran, from the stages' run records."""
+    from tasks.pipeline import SHARED, STAGES
+
+    paths = {stage: (WORK if stage in SHARED else WORK / name) / f"{stage}.run.json" for stage in STAGES}
+    missing = [stage for stage, path in paths.items() if not path.exists()]
+    if missing:
+        return [not_measured(MEMORY, f"no run record of {', '.join(missing)}: make run")]
+    peaks = {stage: read_json(path)["peak_mib"] / 1024 for stage, path in paths.items()}
+    largest = max(peaks, key=lambda stage: peaks[stage])
+    return [at_most(MEMORY, peaks[largest], f"stage {largest}")]
+
+
+def measured(goals: tuple[Goal, ...], work: Callable[[], list[Line]]) -> list[Line]:
+    """The lines of a measurement, or why there are none: one that fails must not cost the others."""
+    try:
+        return work()
+    except (UserError, OSError, subprocess.SubprocessError) as error:
+        return [not_measured(goal, " ".join(str(error).split())) for goal in goals]
+
+
+def say(line: str) -> None:
+    """Show what is being done."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
+
+
+def show(lines: list[Line]) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("what", "value", "target", "holds", "unit", "note")
+    for line in lines:
+        value = "-" if line.value is None else f"{line.value:.3g}"
+        table.add_row(line.name, value, f"{line.target:g}", "yes" if line.holds else "NO", line.unit, line.note)
+    Console().print(table)
+
+
+def bench() -> None:
+    """Measure everything, print the table, write data/bench.json."""
+    from models.torch_setup import prepare_torch
+
+    params = load_params()
+    name, block = next(iter(params.students.items()))
+    prepare_torch(params.train.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        lines = [
+            *measured((LATENCY,), lambda: latency(params, name, block, work)),
+            *measured((TRAINING, DATA_WAIT), lambda: training(params, name, block, work)),
+            *measured((NO_OP,), lambda: no_op(name)),
+            *measured((MEMORY,), lambda: memory(name)),
+        ]
+    show(lines)
+    write_json(RESULT, [asdict(line) for line in lines])
+
+
+if __name__ == "__main__":
+    guarded("bench", bench)

@@ -1,0 +1,218 @@
+"""Export of a small student to four files: what they compute, what they hold, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.errors import UserError
+from models.runtimes import open_model
+from tasks import quantise
+from tasks.files import sha256_file, write_json
+
+SIZE = 64
+FILES = ("student.fp32.tflite", "student.int8.tflite", "student.fp32.onnx", "student.int8.onnx")
+ARCHITECTURE = {
+    "encoder": "test_resnet",
+    "decoder_channels": [16, 16, 16, 8],
+    "skip": "add",
+    "upsample": "bilinear",
+    "head": "pixel-shuffle",
+}
+
+
+def write_student(folder: Path) -> None:
+    """A student folder with random weights whose output reaches both ends of [0,1]."""
+    import torch
+    from safetensors.torch import save_file
+
+    from models.students import build_student
+    from models.torch_setup import prepare_torch
+
+    prepare_torch(1)
+    torch.manual_seed(0)
+    student: Any = build_student(ARCHITECTURE, SIZE)
+    with torch.no_grad():
+        student.train()
+        for _ in range(3):
+            student(torch.rand(4, 3, SIZE, SIZE))
+        student.head.weight *= 30
+    folder.mkdir(parents=True)
+    save_file(student.state_dict(), folder / "weights.safetensors")
+    sha256 = sha256_file(folder / "weights.safetensors")
+    write_json(folder / "student.json", {"architecture": ARCHITECTURE, "size": SIZE, "weights_sha256": sha256})
+
+
+def write_pairs(folder: Path) -> None:
+    """Random inputs for the training and the validation split."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for split, count in (("train", 9), ("val", 4)):
+        np.save(folder / f"{split}.inputs.npy", random.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8))
+
+
+def export(folder: Path) -> None:
+    quantise.export(folder, calibration_samples=6, parity_samples=3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's folder after quantise; converting is slow, so it is made once."""
+    folder = tmp_path_factory.mktemp("student")
+    write_student(folder / "student")
+    write_pairs(folder / "pairs")
+    export(folder)
+    return folder
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "exported" / "exported.json").read_text())["files"]
+    return found
+
+
+def test_four_files_are_listed_with_their_digests(made: Path) -> None:
+    assert [line["file"] for line in lines(made)] == list(FILES)
+    assert sorted(path.name for path in (made / "exported").iterdir()) == sorted([*FILES, "exported.json"])
+    for line in lines(made):
+        path = made / "exported" / line["file"]
+        assert line["sha256"] == sha256_file(path)
+        assert line["bytes"] == path.stat().st_size
+        assert line["layout"] == {"litert": "NHWC", "onnx": "NCHW"}[line["runtime"]]
+
+
+def test_every_file_computes_what_torch_does(made: Path) -> None:
+    for line in lines(made):
+        found = line["parity"]
+        assert found["worst_psnr_db"] <= found["psnr_db"]
+        if line["precision"] == "fp32":
+            assert found["max_abs"] < 1e-5
+        else:
+            assert found["worst_psnr_db"] > 30
+
+
+def test_outputs_are_clamped_pictures_that_use_the_whole_range(made: Path) -> None:
+    picture = np.random.default_rng(1).random((1, SIZE, SIZE, 3), dtype=np.float32)
+    for line in lines(made):
+        output = open_model(made / "exported" / line["file"], line["runtime"])(picture)
+        assert output.shape == (1, SIZE, SIZE, 3)
+        assert output.dtype == np.float32
+        assert output.min() == 0
+        assert output.max() == pytest.approx(1, abs=2e-3)
+
+
+def test_int8_files_are_smaller_and_hold_int8(made: Path) -> None:
+    size = {line["file"]: line["bytes"] for line in lines(made)}
+    assert size["student.int8.tflite"] < 0.6 * size["student.fp32.tflite"]
+    assert size["student.int8.onnx"] < 0.6 * size["student.fp32.onnx"]
+
+
+def test_the_int8_graph_of_our_own_layers_is_one_delegate_without_float_islands() -> None:
+    import torch
+    from ai_edge_litert.interpreter import Interpreter
+
+    from models.litert import to_litert, to_litert_int8
+    from models.students import DecoderLevel, conv_bn
+
+    class Small(torch.nn.Module):
+        shuffles = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), conv_bn(8, 8))
+            self.down = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3, stride=2, padding=1), conv_bn(16, 16))
+            self.up = DecoderLevel(inputs=16, skip_channels=8, outputs=8, skip="add", upsample="bilinear")
+            self.head = torch.nn.Conv2d(8, 12, 3, padding=1)
+
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            skip = self.stem(x)
+            return self.up(self.down(skip), skip)
+
+    torch.manual_seed(0)
+    model = to_litert(Small().eval(), SIZE)
+    picture = np.random.default_rng(1).random((1, SIZE, SIZE, 3), dtype=np.float32)
+    for content in (model, to_litert_int8(model, [picture], 1)):
+        interpreter = Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        names = [operation["op_name"] for operation in interpreter._get_ops_details()]
+        assert names.count("DELEGATE") == 1
+    assert names.count("QUANTIZE") == 1
+    assert names.count("DEQUANTIZE") == 1
+
+
+def test_files_hold_no_path_of_this_machine(made: Path, repository: Path) -> None:
+    for name in FILES:
+        content = (made / "exported" / name).read_bytes()
+        assert str(repository).encode() not in content
+        assert b"site-packages" not in content
+
+
+def test_equal_weights_give_equal_bytes(made: Path, tmp_path: Path) -> None:
+    for part in ("student", "pairs"):
+        shutil.copytree(made / part, tmp_path / part)
+    export(tmp_path)
+    for path in sorted((made / "exported").iterdir()):
+        assert sha256_file(tmp_path / "exported" / path.name) == sha256_file(path), path.name
+
+
+@pytest.mark.parametrize("shuffles", [True, False])
+def test_the_channels_last_form_is_the_same_function(shuffles: bool) -> None:
+    import torch
+
+    from models.litert import ChannelsLast
+    from models.students import build_student
+
+    torch.manual_seed(0)
+    head = "pixel-shuffle" if shuffles else "full-resolution"
+    student: Any = build_student({**ARCHITECTURE, "head": head}, SIZE).eval()
+    with torch.no_grad():
+        student.head.weight *= 300
+        x = torch.rand(1, 3, SIZE, SIZE)
+        expected = student(x).permute(0, 2, 3, 1)
+        found = ChannelsLast(student)(x.permute(0, 2, 3, 1))
+    assert expected.min() == 0
+    assert expected.max() == 1
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_changed_weights_are_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    weights = tmp_path / "copy" / "student" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="sha256"):
+        export(tmp_path / "copy")
+    assert sha256_file(tmp_path / "copy" / "exported" / FILES[0]) == lines(made)[0]["sha256"]
+
+
+def test_a_float_file_that_differs_from_torch_is_refused(made: Path) -> None:
+    samples = quantise.evenly(made / "pairs", "val", 1)
+    with pytest.raises(UserError, match="differs from torch by"):
+        quantise.describe(made / "exported" / FILES[0], "litert", "fp32", samples, [np.zeros_like(samples[0])])
+
+
+def test_samples_lie_evenly_over_the_split(tmp_path: Path) -> None:
+    inputs = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1).repeat(3, axis=3)
+    np.save(tmp_path / "train.inputs.npy", inputs)
+    values = [round(float(sample[0, 0, 0, 0]) * 255) for sample in quantise.evenly(tmp_path, "train", 4)]
+    assert values == [0, 3, 6, 9]
+    assert len(quantise.evenly(tmp_path, "train", 50)) == 10
+
+
+def test_missing_empty_and_broken_pairs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "val.inputs.npy"
+    with pytest.raises(UserError, match="dvc repro curate"):
+        quantise.evenly(tmp_path, "val", 4)
+    np.save(path, np.zeros((0, 8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="no val pairs"):
+        quantise.evenly(tmp_path, "val", 4)
+    path.write_bytes(b"\x93NUMPY")
+    with pytest.raises(UserError, match="dvc repro curate"):
+        quantise.evenly(tmp_path, "val", 4)
+
+
+def test_identical_outputs_have_a_finite_psnr() -> None:
+    zeros = np.zeros((1, 2, 2, 3), np.float32)
+    assert quantise.psnr_db(zeros) == quantise.SAME_PSNR_DB
+    assert quantise.psnr_db(zeros + 0.1) == pytest.approx(20)
