@@ -1,0 +1,160 @@
+"""Pictures a report is made of: training curves and the sample sheet; the same data gives the same bytes.
+
+Curves are drawn twice: as SVG for the report (transparent, following the reader's light or dark mode) and as
+one PNG for MLflow. No pyplot, so no global state and no display.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Pictures = npt.NDArray[np.uint8]
+Line = Mapping[str, Any]
+Plot = Callable[["Axes", Sequence[Line]], None]
+
+DARK = "#2b2d33"
+INK = "#123456"  # stands for the text colour; replaced in the SVG, where the reader's mode decides
+COLOURS = ("#2f7fc1", "#d9772b", "#2f9e6e", "#9a63cf", "#cf4f6c", "#8a8f3a", "#4aa3a8", "#b0703a")
+STYLE: dict[str, Any] = {
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.18,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "understudy",  # otherwise ids are drawn at random
+}
+INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
+THEME = "<style>svg{color:#2b2d33}@media(prefers-color-scheme:dark){svg{color:#d7d9de}}</style>"
+SIZE = (4.3, 3.0)  # inches a chart: its text stays legible on a phone
+GAP = 12  # pixels between the sample sheet's pictures
+
+
+def style(ink: str) -> Any:
+    """Matplotlib settings with all text and lines of the axes in `ink`."""
+    return STYLE | dict.fromkeys(INKED, ink)
+
+
+def smooth(values: Sequence[float], span: int = 9) -> npt.NDArray[np.float64]:
+    """Centred moving average of at most `span` values, shorter at both ends; as long as `values`."""
+    span = min(span, len(values)) | 1
+    kernel = np.ones(span)
+    counts = np.convolve(np.ones(len(values)), kernel, mode="same")
+    return np.asarray(np.convolve(np.asarray(values, dtype=np.float64), kernel, mode="same") / counts)[: len(values)]
+
+
+def plot_losses(axes: "Axes", curve: Sequence[Line]) -> None:
+    """Training loss and its unweighted parts on a log scale, with the validation L1 as dots."""
+    from matplotlib import rcParams
+    from matplotlib.ticker import LogLocator
+
+    train = [line for line in curve if "loss" in line]
+    steps = [line["step"] for line in train]
+    series = {"total (weighted)": [line["loss"] for line in train]}
+    for name in train[0]["losses"] if train else ():
+        series[name] = [line["losses"][name] for line in train]
+    for index, (name, values) in enumerate(series.items()):
+        colour = COLOURS[(index - 1) % len(COLOURS)] if index else rcParams["text.color"]
+        axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.7)
+        axes.plot(steps, smooth(values), color=colour, label=name)
+    validation = [line for line in curve if "val_l1" in line]
+    if validation:
+        dots = ([line["step"] for line in validation], [line["val_l1"] for line in validation])
+        axes.plot(*dots, "o", color=COLOURS[4], markersize=3.5, label="L1, validation")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.set(title="Losses", xlabel="step")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+
+
+def plot_validation(axes: "Axes", curve: Sequence[Line]) -> None:
+    """Explained effect on the validation pairs."""
+    lines = [line for line in curve if "val_explained_effect" in line]
+    steps, values = [line["step"] for line in lines], [line["val_explained_effect"] for line in lines]
+    axes.plot(steps, values, "o-", color=COLOURS[0], markersize=3.5)
+    axes.set(title="Explained effect, validation", xlabel="step", xlim=(0, None))
+    if lines:
+        axes.set_ylim(min(0.0, *values), 1.0)
+        place = (steps[-1], values[-1])
+        axes.annotate(f"{values[-1]:.3f}", place, xytext=(0, 7), textcoords="offset points", ha="right")
+
+
+PLOTS: dict[str, Plot] = {"losses": plot_losses, "validation": plot_validation}
+
+
+def draw(plots: Sequence[Plot], curve: Sequence[Line]) -> "Figure":
+    """The plots side by side in one figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(SIZE[0] * len(plots), SIZE[1]), layout="constrained")
+    for column, plot in enumerate(plots):
+        plot(figure.add_subplot(1, len(plots), column + 1), curve)
+    return figure
+
+
+def curve_svg(name: str, curve: Sequence[Line]) -> str:
+    """One of PLOTS as a themed SVG document."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context(style(INK)):
+        figure = draw([PLOTS[name]], curve)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().replace(INK, "currentColor")
+    end = text.index(">", text.index("<svg")) + 1
+    return text[:end] + THEME + text[end:]
+
+
+def curve_png(curve: Sequence[Line]) -> bytes:
+    """All of PLOTS as one PNG on white."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context(style(DARK)):
+        figure = draw(list(PLOTS.values()), curve)
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def png(picture: Pictures) -> bytes:
+    """(H,W,3) uint8 as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def sample_sheet(rows: Mapping[str, Mapping[str, Pictures]], titles: Mapping[str, str]) -> bytes:
+    """A PNG with a row for each band (best, median, worst) and a titled column for each panel."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    columns = list(next(iter(rows.values())))
+    side = next(iter(rows.values()))[columns[0]].shape[0]
+    left, top, step = 84, 36, side + GAP
+    sheet = Image.new("RGB", (left + step * len(columns), top + step * len(rows)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    for x, column in enumerate(columns):
+        pen.text((left + x * step + side / 2, top / 2), titles[column], fill=DARK, font=font, anchor="mm")
+    for y, (band, pictures) in enumerate(rows.items()):
+        pen.text((left / 2 - 4, top + y * step + side / 2), band, fill=DARK, font=font, anchor="mm")
+        for x, column in enumerate(columns):
+            sheet.paste(Image.fromarray(pictures[column]), (left + x * step, top + y * step))
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

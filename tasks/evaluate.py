@@ -1,0 +1,115 @@
+"""Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
+
+Reads data/inputs/inputs.jsonl and, of one student, pairs/, student/, exported/ and benchmark/; pixels, weights and
+model files are checked against their recorded sha256. Writes report/quality.json and the report (tasks/report.py).
+Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
+
+Command: python -m tasks.evaluate --student NAME
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
+from tasks.params import Params, Student
+from tasks.quality import COLOUR_AFFINE, Work, measure_student, panels, read_pairs
+from tasks.records import Input, Verdict, read_records
+from tasks.report import Evidence, write_report
+from tasks.stage import STUDENTS, student_main
+
+INPUTS = Path("data/inputs/inputs.jsonl")
+
+
+def evaluate(params: Params, name: str, student: Student) -> None:
+    """Write data/students/NAME/report; raises UserError where what it reads does not belong together."""
+    folder = STUDENTS / name
+    work = read_work(folder, INPUTS)
+    quality, models = measure_student(folder, work)
+    evidence = Evidence(
+        name=name,
+        quality=quality,
+        benchmark=read_json(folder / "benchmark" / "benchmark.json"),
+        exported=work.exported,
+        student=work.student,
+        pairs=work.pairs,
+        yields=read_json(folder / "pairs" / "yield.json"),
+        curve=read_jsonl(folder / "student" / "curve.jsonl"),
+        inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
+    )
+    rows = pick(quality["per_sample"], params.evaluate.grid)
+    with replacing_folder(folder / "report") as report:
+        write_json(report / "quality.json", quality)
+        write_report(report, evidence, rows, lambda row: panels(work, models, row))
+    told = quality["student"]
+    affine = quality["baselines"][COLOUR_AFFINE]["explained_effect"]
+    print(
+        f"{name}: explained effect {told['explained_effect']:.3f} (colour map alone {affine:.3f}), "
+        f"PSNR {told['psnr_db']:.2f} dB on {quality['test_samples']} test pictures; {folder}/report/index.html"
+    )
+
+
+def read_work(folder: Path, inputs: Path) -> Work:
+    """Read and check pairs/, student/ and exported/: right bytes, and made from one another."""
+    pairs = read_json(folder / "pairs" / "pairs.json")
+    student = read_json(folder / "student" / "student.json")
+    exported = read_json(folder / "exported" / "exported.json")
+    if student["pairs"] != pairs["digest"]:
+        raise UserError(f"{folder}/student was trained on other pairs than {folder}/pairs: run dvc repro")
+    if exported["student"] != student["weights_sha256"]:
+        raise UserError(f"{folder}/exported was made from other weights than {folder}/student: run dvc repro")
+    for file, sha256 in pairs["files"].items():
+        if not file.startswith("val."):  # not read here
+            check_sha256(folder / "pairs" / file, sha256, "pairs")
+    for record in exported["files"]:
+        check_sha256(folder / "exported" / record["file"], record["sha256"], "exported model")
+    test_inputs, test_targets = read_pairs(folder / "pairs", "test")
+    verdicts = test_rows(folder / "pairs" / "kept.jsonl", len(test_inputs))
+    groups = {one.digest: one.group for one in read_records(inputs, Input)}
+    return Work(
+        pairs=pairs,
+        student=student,
+        exported=exported,
+        inputs=test_inputs,
+        targets=test_targets,
+        verdicts=verdicts,
+        photos=[groups.get(verdict.input, verdict.input) for verdict in verdicts],
+    )
+
+
+def test_rows(kept: Path, count: int) -> list[Verdict]:
+    """The verdict of each test row, by row."""
+    verdicts = sorted(
+        (one for one in read_records(kept, Verdict) if one.split == "test"), key=lambda verdict: verdict.index
+    )
+    if [verdict.index for verdict in verdicts] != list(range(count)):
+        raise UserError(f"{kept} does not list the {count} rows of test.inputs.npy: curate again")
+    return verdicts
+
+
+def used_inputs(kept: Path, inputs: Path) -> list[Input]:
+    """The inputs that at least one kept pair was cut from."""
+    used = {verdict.input for verdict in read_records(kept, Verdict)}
+    return [one for one in read_records(inputs, Input) if one.digest in used]
+
+
+def pick(samples: Sequence[Mapping[str, Any]], count: int) -> dict[str, list[int]]:
+    """Rows of the best, the middle and the worst pictures by explained effect, at most `count` each, none twice."""
+    ranked = [sample["row"] for sample in sorted(samples, key=lambda one: (-one["explained_effect"], one["row"]))]
+    each = max(1, min(count, len(ranked) // 3))
+    middle = (len(ranked) - each) // 2
+    bands = {
+        "best": ranked[:each],
+        "median": ranked[middle : middle + each],
+        "worst": ranked[len(ranked) - each :][::-1],
+    }
+    seen: set[int] = set()
+    for name, rows in bands.items():
+        bands[name] = [row for row in rows if row not in seen]
+        seen.update(rows)
+    return bands
+
+
+if __name__ == "__main__":
+    student_main("evaluate", evaluate)

@@ -1,0 +1,210 @@
+"""The static report of one student: report/index.html with its pictures, readable offline and when copied.
+
+Called by tasks/evaluate.py, which has all the figures. Writes index.html (from report.html, a Jinja2 template with
+autoescape on, because student names, origins and licences are other people's text), images/*.png, images/*.svg,
+samples.png and curves.png (for MLflow and the README).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.charts import PLOTS, curve_png, curve_svg, png, sample_sheet
+from tasks.files import sha256_json, write_bytes, write_text
+from tasks.records import Input
+
+Pictures = npt.NDArray[np.uint8]
+Json = Mapping[str, Any]
+
+TEMPLATE = Path(__file__).with_name("report.html")
+PANELS = {"input": "Input", "teacher": "Teacher", "student": "Student", "int8": "Student, int8"}
+ABSENT = "\N{EN DASH}"
+BASELINES = {"identity": "Input left as it is", "colour_affine": "Best global colour map"}
+# Of every figure: its heading, how it is written, what is right, and what it means.
+FIGURES: dict[str, tuple[str, str, str, str]] = {
+    "explained_effect": (
+        "Explained effect",
+        "{:.3f}",
+        "1 is best",
+        "The share of the teacher's change that the picture reproduces: 1 - error to the teacher / error of leaving "
+        "the input alone, pooled over the test set. 0 is doing nothing; recolouring alone reaches the colour map's.",
+    ),
+    "sharpness_ratio": (
+        "Sharpness",
+        "{:.2f}",
+        "1 is right",
+        "Energy of the fine detail (Laplacian of luma) over the teacher's. Below 1 is blur, above 1 is noise or the "
+        "input's own texture shining through.",
+    ),
+    "chroma_ratio": (
+        "Colour",
+        "{:.2f}",
+        "1 is right",
+        "Mean distance from grey (YCbCr) over the teacher's. Below 1 the colours are washed out.",
+    ),
+    "psnr_db": ("PSNR, dB", "{:.2f}", "higher is better", "Pixel error to the teacher; blind to blur and greying."),
+    "ssim": ("SSIM", "{:.3f}", "1 is best", "Local structure shared with the teacher, in 11-pixel windows."),
+    "ms_ssim": ("MS-SSIM", "{:.3f}", "1 is best", "The same over several scales, so that layout counts too."),
+    "psnr_to_float_db": (
+        "To float, dB",
+        "{:.1f}",
+        "higher is better",
+        "PSNR of an int8 file to the fp32 file of the same runtime, mean over pictures: what quantisation costs. From "
+        "about 40 dB on nobody sees it.",
+    ),
+    "worst_psnr_to_float_db": (
+        "Worst, dB",
+        "{:.1f}",
+        "higher is better",
+        "The same for the picture that quantisation harms most.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that a report tells, as read from the stages' outputs."""
+
+    name: str
+    quality: Json
+    benchmark: Json
+    exported: Json
+    student: Json
+    pairs: Json
+    yields: Json
+    curve: Sequence[Json]
+    inputs: Sequence[Input]
+
+
+def write_report(
+    folder: Path,
+    evidence: Evidence,
+    rows: Mapping[str, Sequence[int]],
+    pictures: Callable[[int], Mapping[str, Pictures]],
+) -> None:
+    """Write the report into `folder`; `pictures(row)` gives the panels of a test row, (S,S,3) uint8 each."""
+    images = folder / "images"
+    images.mkdir()
+    samples = {int(sample["row"]): sample for sample in evidence.quality["per_sample"]}
+    bands: dict[str, list[dict[str, Any]]] = {}
+    first: dict[str, Mapping[str, Pictures]] = {}
+    for band, chosen in rows.items():
+        for number, row in enumerate(chosen, start=1):
+            panels = pictures(row)
+            first.setdefault(band, panels)
+            bands.setdefault(band, []).append(write_sample(images, band, number, panels, samples[row]))
+    for plot in PLOTS:
+        write_text(images / f"{plot}.svg", curve_svg(plot, evidence.curve))
+    write_bytes(folder / "curves.png", curve_png(evidence.curve))
+    write_bytes(folder / "samples.png", sample_sheet(first, PANELS))
+    write_text(folder / "index.html", render(evidence, bands))
+
+
+def write_sample(images: Path, band: str, number: int, panels: Mapping[str, Pictures], sample: Json) -> dict[str, Any]:
+    """Write the panels of one test picture and describe them for the template."""
+    shots = []
+    for panel, picture in panels.items():
+        file = f"{band}-{number}-{panel}.png"
+        write_bytes(images / file, png(picture))
+        height, width = picture.shape[:2]
+        shots.append({"panel": PANELS[panel], "src": f"images/{file}", "width": width, "height": height})
+    return {"number": number, "shots": shots, "sample": sample}
+
+
+def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
+    """index.html as text."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text())
+    speed = latency_rows(evidence.benchmark)
+    shown = headline(evidence, speed)
+    return template.render(
+        evidence=evidence,
+        quality=evidence.quality,
+        bands=bands,
+        figures=FIGURES,
+        contestants=contestants(evidence.quality, shown["file"]["file"]),
+        headline=shown,
+        machine=machine_text(evidence.benchmark["machine"]),
+        speed=speed,
+        sizes=size_rows(evidence.exported["files"]),
+        losses=loss_rows(evidence),
+        origins=origin_rows(evidence.inputs),
+        inputs_digest=sha256_json(sorted(one.digest for one in evidence.inputs)),
+    )
+
+
+def contestants(quality: Json, shown: str) -> list[dict[str, Any]]:
+    """The rows of the quality table: the student, its files (`shown` stands out), the baselines; FIGURES as text."""
+    named = [("student", "Student, torch", quality["student"])]
+    named += [("shown" if file == shown else "file", file, figures) for file, figures in quality["files"].items()]
+    named += [("baseline", BASELINES[name], figures) for name, figures in quality["baselines"].items()]
+    return [
+        {
+            "kind": kind,
+            "label": label,
+            "cells": {
+                name: shape.format(figures[name]) if name in figures else ABSENT
+                for name, (_, shape, _, _) in FIGURES.items()
+            },
+        }
+        for kind, label, figures in named
+    ]
+
+
+def latency_rows(benchmark: Json) -> list[dict[str, Any]]:
+    """The benchmark's results with the share of the longest p90 each bar takes, in percent."""
+    results = sorted(benchmark["files"], key=lambda one: (one["threads"], one["p50_ms"], one["file"]))
+    longest = max((one["p90_ms"] for one in results), default=1.0)
+    return [
+        {**one, "bar": round(100 * one["p50_ms"] / longest, 2), "mark": round(100 * one["p90_ms"] / longest, 2)}
+        for one in results
+    ]
+
+
+def machine_text(machine: Json) -> str:
+    """The benchmark's machine in a sentence."""
+    words = "{cpu}, {cores} cores ({architecture}), {os}; Python {python}, LiteRT {litert}, ONNX Runtime {onnxruntime}"
+    return words.format(**machine)
+
+
+def size_rows(files: Sequence[Json]) -> list[dict[str, Any]]:
+    """The files by size, with the share of the largest each bar takes, in percent."""
+    largest = max(file["bytes"] for file in files)
+    rows = [{**file, "bar": round(100 * file["bytes"] / largest, 2)} for file in files]
+    return sorted(rows, key=lambda row: (row["bytes"], row["file"]))
+
+
+def headline(evidence: Evidence, speed: Sequence[Json]) -> dict[str, Any]:
+    """The file a phone would run (int8 LiteRT where there is one) and its latency on the fewest threads."""
+    order = [("litert", "int8"), ("litert", "fp32"), ("onnx", "int8"), ("onnx", "fp32")]
+    file = min(evidence.exported["files"], key=lambda one: order.index((one["runtime"], one["precision"])))
+    runs = [run for run in speed if run["file"] == file["file"]]
+    return {"file": file, "run": runs[0] if runs else None, "quality": evidence.quality["files"][file["file"]]}
+
+
+def loss_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Each loss with its weight and its last logged value, smallest step last."""
+    logged = [line["losses"] for line in evidence.curve if "losses" in line]
+    final = logged[-1] if logged else {}
+    return [
+        {"name": name, "weight": weight, "value": final.get(name), "weighted": weight * final.get(name, 0.0)}
+        for name, weight in evidence.student["train"]["losses"].items()
+    ]
+
+
+def origin_rows(inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    """Inputs by source file and licence, frames of one clip counted together."""
+    rows: dict[tuple[str, str, str], int] = {}
+    for one in inputs:
+        key = (one.origin.partition("#")[0] if one.clip else one.origin, one.licence, one.split)
+        rows[key] = rows.get(key, 0) + 1
+    return [
+        {"origin": origin, "licence": licence, "split": split, "inputs": count}
+        for (origin, licence, split), count in sorted(rows.items())
+    ]

@@ -1,0 +1,330 @@
+"""tasks/report.py and tasks/charts.py: structure, figures, escaping, and the page in a real Chromium."""
+
+import shutil
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks import charts, report
+from tasks.files import write_json
+from tasks.records import Input
+
+SIZE = 64
+FILES = [
+    ("student.fp32.tflite", "litert", "fp32", 3_961_000),
+    ("student.int8.tflite", "litert", "int8", 1_235_000),
+    ("student.fp32.onnx", "onnx", "fp32", 3_980_000),
+    ("student.int8.onnx", "onnx", "int8", 1_310_000),
+]
+P50_MS = {"student.fp32.tflite": 6.0, "student.int8.tflite": 4.8, "student.fp32.onnx": 5.8, "student.int8.onnx": 8.2}
+MACHINE = {"cpu": "Example CPU @ 2.00GHz", "cores": 2, "architecture": "x86_64", "os": "Debian, Linux 6.1"}
+MACHINE |= {"python": "3.11.9", "litert": "2.3.0", "onnxruntime": "1.31.1"}
+LICENCE = "CC0 (NASA, via scikit-image)"
+
+
+def figures(effect: float) -> dict[str, float]:
+    """The six figures of one contestant."""
+    return {
+        "psnr_db": 12 + 8 * effect,
+        "ssim": 0.4 + effect / 3,
+        "ms_ssim": 0.5 + effect / 3,
+        "explained_effect": effect,
+        "sharpness_ratio": 0.93,
+        "chroma_ratio": 0.91,
+    }
+
+
+def make_quality(count: int = 12) -> dict[str, Any]:
+    """quality.json as tasks/evaluate.py writes it."""
+    files = {name: figures(0.716 + index / 1000) for index, (name, *_) in enumerate(FILES)}
+    for name in ("student.int8.tflite", "student.int8.onnx"):
+        files[name] |= {"psnr_to_float_db": 46.21, "worst_psnr_to_float_db": 42.87}
+    samples = [
+        {
+            "row": row,
+            "pair": f"{row:064x}",
+            "input": f"{row // 2:064x}",
+            **{key: figures(0.8 - row / 50)[key] for key in ("explained_effect", "psnr_db", "ssim", "ms_ssim")},
+        }
+        for row in range(count)
+    ]
+    return {
+        "test_samples": count,
+        "test_photos": count // 2,
+        "student": figures(0.7184),
+        "explained_effect_interval": {"low": 0.66, "high": 0.77, "level": 0.95, "photos": 6, "resamples": 2000},
+        "baselines": {"identity": figures(0.0), "colour_affine": figures(0.312)},
+        "files": files,
+        "per_sample_of": FILES[0][0],
+        "per_sample": samples,
+    }
+
+
+def make_curve(steps: int = 1200) -> list[dict[str, Any]]:
+    """curve.jsonl: a loss line every ten steps, a validation line every 200."""
+    rng = np.random.default_rng(0)
+    lines: list[dict[str, Any]] = []
+    for step in range(10, steps + 1, 10):
+        fall = 0.25 * (step / 10) ** -0.3 * rng.uniform(0.85, 1.15)
+        losses = {"pixel": fall, "structure": 2.1 * fall, "gradient": 0.4 * fall, "chroma": 0.6 * fall}
+        lines.append({"step": step, "loss": 2.5 * fall, "losses": losses})
+        if step % 200 == 0:
+            lines.append({"step": step, "val_l1": fall, "val_explained_effect": 0.72 - 30 / step})
+    return lines
+
+
+def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> report.Evidence:
+    """All that a report tells, made up but of the right shape."""
+    inputs = [
+        Input(
+            digest=f"{index:064x}",
+            origin=f"library:scikit-image/photo-{index}.png",
+            licence=licence,
+            width=512,
+            height=512,
+            clip="",
+            group=f"g{index}",
+            split="test" if index < 3 else "train",
+        )
+        for index in range(9)
+    ]
+    losses = {"pixel": 1.0, "structure": 0.5, "gradient": 1.0, "chroma": 0.5}
+    runs = [
+        {"file": file, "runtime": runtime, "precision": precision, "threads": threads, "runs": 50, "peak_mib": 41.2}
+        | {"p50_ms": P50_MS[file] / threads**0.8, "p90_ms": P50_MS[file] * 1.15, "p99_ms": P50_MS[file] * 1.6}
+        for file, runtime, precision, _ in FILES
+        for threads in (1, 2)
+    ]
+    evidence: dict[str, Any] = {
+        "name": name,
+        "quality": make_quality(),
+        "benchmark": {"machine": MACHINE, "files": runs},
+        "exported": {
+            "files": [
+                {"file": file, "runtime": runtime, "precision": precision, "bytes": size, "sha256": f"{size:064x}"}
+                for file, runtime, precision, size in FILES
+            ]
+        },
+        "student": {
+            "architecture": {"encoder": "mobilenetv4_conv_small_050", "decoder_channels": [96, 64, 48, 32]},
+            "size": 256,
+            "parameters": 981_452,
+            "weights_sha256": "ab" * 32,
+            "init": "scratch",
+            "train": {"steps": 1200, "batch_size": 16, "crop": 128, "learning_rate": 0.003, "losses": losses},
+        },
+        "pairs": {
+            "digest": "cd" * 32,
+            "teacher": "ef" * 32,
+            "teacher_name": "oil-painter",
+            "teacher_version": 1,
+            "counts": {"train": 160, "val": 12, "test": 12},
+        },
+        "yields": {
+            split: {"pairs": count, "kept": count - 3, "broken": 0, "no-op": 1, "duplicate": 0, "near-duplicate": 2}
+            for split, count in (("train", 168), ("val", 16), ("test", 16))
+        },
+        "curve": make_curve(),
+        "inputs": inputs,
+    }
+    return report.Evidence(**(evidence | changes))
+
+
+def make_panels(row: int, size: int = SIZE) -> dict[str, np.ndarray]:
+    """Four flat pictures that differ."""
+    shade = np.full((size, size, 3), 20 * row % 255, np.uint8)
+    return {panel: shade + np.uint8(10 * index) for index, panel in enumerate(report.PANELS)}
+
+
+BANDS = {"best": [0, 1], "median": [5, 6], "worst": [11, 10]}
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and the text of every element that carries data-figure, by table row."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: dict[str, dict[str, str]] = {}
+        self.text = ""
+        self._row, self._figure, self._in = "", "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self._in = tag
+        if tag == "tr":
+            self._row = ""
+        self._figure = found.get("data-figure") or ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in not in ("script", "style"):
+            self.text += data
+        if self._in == "th" and not self._row:
+            self._row = data.strip()
+        elif self._figure and data.strip():
+            self.cells.setdefault(self._row, {})[self._figure] = data.strip()
+            self._figure = ""
+
+    def named(self, tag: str) -> list[Mapping[str, str | None]]:
+        """The attributes of every such tag."""
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on disk, with its quality.json."""
+    folder = tmp_path_factory.mktemp("report")
+    evidence = make_evidence()
+    write_json(folder / "quality.json", evidence.quality)
+    report.write_report(folder, evidence, BANDS, make_panels)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    """Its page, parsed."""
+    return Page((folder / "index.html").read_text())
+
+
+def test_every_picture_exists_and_says_what_it_is(folder: Path, page: Page) -> None:
+    pictures = [image for image in page.named("img") if "src" in image]
+    assert len(pictures) == 6 * 4 + 2
+    for image in pictures:
+        assert (folder / str(image["src"])).is_file(), image
+        assert image["alt"], image
+        assert image["width"] and image["height"], "without them the page jumps while it loads"
+    assert len({image["alt"] for image in pictures}) == len(pictures)
+    for link in page.named("a"):
+        target = str(link["href"])
+        assert target.startswith("#") or (folder / target).is_file()
+
+
+def test_the_page_needs_no_network(folder: Path, page: Page) -> None:
+    text = (folder / "index.html").read_text()
+    assert "http://" not in text and "https://" not in text
+    assert not page.named("link")[1:] and page.named("link")[0]["href"] == "data:,"
+    assert not any("src" in script for script in page.named("script"))
+    assert "@import" not in text and "url(" not in text
+    for svg in (folder / "images").glob("*.svg"):
+        assert "<image" not in svg.read_text() and "currentColor" in svg.read_text()
+
+
+def test_anchors_lead_somewhere(page: Page) -> None:
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {str(link["href"])[1:] for link in page.named("a") if str(link["href"]).startswith("#")} <= ids
+
+
+def test_the_table_shows_what_quality_json_says(page: Page) -> None:
+    quality = make_quality()
+    rows = {"Student, torch": quality["student"], **quality["files"]}
+    rows |= {report.BASELINES[name]: found for name, found in quality["baselines"].items()}
+    for label, expected in rows.items():
+        for name, (_, shape, _, _) in report.FIGURES.items():
+            shown = shape.format(expected[name]) if name in expected else report.ABSENT
+            assert page.cells[label][name] == shown, (label, name)
+
+
+def test_the_headline_is_of_the_file_a_phone_would_run(page: Page) -> None:
+    assert page.cells[""]["explained_effect"] == "0.717"
+    assert "4.8 ms" in page.text and "1.18 MiB" in page.text and "colour map alone 0.312" in page.text
+
+
+def test_lineage_names_every_digest(page: Page) -> None:
+    evidence = make_evidence()
+    digests = [evidence.pairs["teacher"], evidence.pairs["digest"], evidence.student["weights_sha256"]]
+    digests += [file["sha256"] for file in evidence.exported["files"]]
+    for digest in digests:
+        assert digest in page.text
+    assert LICENCE in page.text and "near-duplicate" in page.text
+
+
+def test_hostile_text_stays_text() -> None:
+    hostile = "<script>alert(1)</script>\"' onerror=x"
+    evidence = make_evidence(name=hostile, licence="</td><img src=x onerror=alert(2)>")
+    evidence.pairs["teacher_name"] = "{{ 7 * 7 }}<b>"  # type: ignore[index]
+    page = Page(report.render(evidence, {}))
+    assert hostile in page.text and "</td><img src=x onerror=alert(2)>" in page.text and "{{ 7 * 7 }}<b>" in page.text
+    assert len(page.named("script")) == 1
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+
+
+def test_the_same_evidence_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "quality.json", make_quality())
+    report.write_report(tmp_path, make_evidence(), BANDS, make_panels)
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_a_report_without_int8_interval_or_validation(tmp_path: Path) -> None:
+    evidence = make_evidence()
+    quality = dict(evidence.quality) | {"explained_effect_interval": None, "files": {}}
+    quality["files"] = {FILES[0][0]: figures(0.7)}
+    exported = {"files": evidence.exported["files"][:1]}
+    curve = [line for line in evidence.curve if "loss" in line][:1]
+    bare = make_evidence(quality=quality, exported=exported, curve=curve)
+    panels = {panel: picture for panel, picture in make_panels(0).items() if panel != "int8"}
+    report.write_report(tmp_path, bare, {"best": [0]}, lambda row: panels)
+    page = Page((tmp_path / "index.html").read_text())
+    assert "95" not in page.cells[""].values() and len(page.named("img")) == 3 + 2 + 1
+
+
+def test_the_sample_sheet_has_a_row_for_each_band(folder: Path) -> None:
+    with Image.open(folder / "samples.png") as sheet:
+        assert sheet.width > 4 * SIZE and sheet.height > 3 * SIZE
+        assert sheet.getpixel((84 + 5, 36 + 5)) == (0, 0, 0)
+
+
+def test_frames_of_a_clip_are_one_origin() -> None:
+    common = {"licence": "x", "width": 8, "height": 8, "group": "g", "split": "train"}
+    frames = [Input(digest=str(i), origin=f"folder:a.mp4#{i}.0", clip="c", **common) for i in range(3)]
+    photo = Input(digest="p", origin="folder:odd#name.png", clip="", **common)
+    rows = report.origin_rows([*frames, photo])
+    assert [(row["origin"], row["inputs"]) for row in rows] == [("folder:a.mp4", 3), ("folder:odd#name.png", 1)]
+
+
+def test_smoothing_keeps_length_and_level() -> None:
+    for count in (1, 2, 5, 40):
+        assert charts.smooth([2.0] * count) == pytest.approx([2.0] * count)
+
+
+def test_chromium_opens_the_page_without_an_error(folder: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra)")
+    problems: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for width in (390, 1280):
+            tab = browser.new_page(viewport={"width": width, "height": 900})
+            tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+            tab.on("pageerror", lambda error: problems.append(str(error)))
+            tab.on("requestfailed", lambda request: problems.append(request.url))
+            tab.goto((folder / "index.html").as_uri())
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+            check_enlarging(tab)
+        browser.close()
+    assert not problems
+
+
+def check_enlarging(tab: Any) -> None:
+    """Open a picture by keyboard, walk on with an arrow, close with Escape; the focus follows."""
+    tab.locator(".shot").first.focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator("dialog").is_visible()
+    assert tab.locator("#zoom-title").inner_text() == "Best 1: Input"
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#zoom-title").inner_text() == "Best 1: Teacher"
+    assert tab.evaluate("document.querySelector('dialog img').decode().then(() => true)")
+    tab.keyboard.press("Escape")
+    assert not tab.locator("dialog").is_visible()
+    assert tab.evaluate("document.activeElement.getAttribute('href')") == "images/best-1-teacher.png"
