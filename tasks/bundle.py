@@ -1,0 +1,227 @@
+"""bundle: the folder an app ships: model files, manifest.json and a model card.
+
+Reads data/inputs/inputs.jsonl and, of one student, pairs/, student/, exported/, benchmark/ and report/; refuses what
+does not belong together. Writes data/students/NAME/bundle/. A student that does not pass the gate is bundled too, so
+that it can be looked at; its manifest says so.
+Command: python -m tasks.bundle --student NAME
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
+from tasks.gate import Decision, Evidence, decide
+from tasks.manifest import (
+    MANIFEST,
+    SCHEMA,
+    Document,
+    Latency,
+    Manifest,
+    ModelFile,
+    Parity,
+    Quality,
+    Tensor,
+    verify_bundle,
+)
+from tasks.params import Params, Student
+from tasks.records import Input, Verdict, read_records
+from tasks.stage import STUDENTS, student_main
+
+INPUTS = Path("data/inputs/inputs.jsonl")
+CARD = "MODEL_CARD.md"
+TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+MIB = 2**20
+ORIGINS_SHOWN = 12  # per licence, in the card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the earlier stages left, checked to belong together."""
+
+    pairs: dict[str, Any]  # pairs.json
+    exported: dict[str, Any]  # exported.json
+    benchmark: dict[str, Any]  # benchmark.json
+    quality: dict[str, Any]  # quality.json
+    models: dict[str, bytes]  # by file name, of the recorded sha256
+    training: list[Input]  # that kept training pairs were cut from
+
+
+def bundle(params: Params, name: str, student: Student) -> None:
+    """Write data/students/NAME/bundle; raises UserError where what it reads does not belong together."""
+    folder = STUDENTS / name
+    work = read_work(folder, INPUTS)
+    decision = decide(find_evidence(work), student.gate)
+    manifest = describe(name, student.task, work, decision)
+    card = write_card(manifest, work).encode()
+    document = Document(file=CARD, sha256=sha256_bytes(card), bytes=len(card))
+    with replacing_folder(folder / "bundle") as made:
+        for file, data in work.models.items():
+            write_bytes(made / file, data)
+        write_bytes(made / CARD, card)
+        write_json(made / MANIFEST, manifest.model_copy(update={"documents": [document]}).to_json())
+        verify_bundle(made)
+    print(f"{name}: gate {'passed' if decision.passed else 'not passed: ' + decision.reason}; {folder}/bundle")
+
+
+def read_work(folder: Path, inputs: Path) -> Work:
+    """Read and check what the bundle is made of."""
+    pairs = read_json(folder / "pairs" / "pairs.json")
+    student = read_json(folder / "student" / "student.json")
+    exported = read_json(folder / "exported" / "exported.json")
+    benchmark = read_json(folder / "benchmark" / "benchmark.json")
+    if student["pairs"] != pairs["digest"]:
+        raise UserError(f"{folder}/student was trained on other pairs than {folder}/pairs: run dvc repro")
+    if exported["student"] != student["weights_sha256"]:
+        raise UserError(f"{folder}/exported was made from other weights than {folder}/student: run dvc repro")
+    models = {record["file"]: _read_model(folder / "exported", record) for record in exported["files"]}
+    for row in benchmark["files"]:
+        if row["file"] not in models or row["sha256"] != sha256_bytes(models[row["file"]]):
+            raise UserError(f"{folder}/benchmark timed another {row['file']} than the exported one: run dvc repro")
+    kept = {one.input for one in read_records(folder / "pairs" / "kept.jsonl", Verdict) if one.split == "train"}
+    return Work(
+        pairs=pairs,
+        exported=exported,
+        benchmark=benchmark,
+        quality=read_json(folder / "report" / "quality.json"),
+        models=models,
+        training=[one for one in read_records(inputs, Input) if one.digest in kept],
+    )
+
+
+def _read_model(folder: Path, record: Mapping[str, Any]) -> bytes:
+    """A model file's bytes; those that were checked are those that are shipped."""
+    path: Path = folder / record["file"]
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"exported model: no file at {path}: run dvc repro -f quantise@{folder.parent.name}") from None
+    if sha256_bytes(data) != record["sha256"]:
+        raise UserError(
+            f"exported model: {path} has sha256 {sha256_bytes(data)}, exported.json says {record['sha256']}: "
+            f"delete {folder} and run dvc repro quantise@{folder.parent.name}"
+        )
+    return data
+
+
+def find_evidence(work: Work) -> Evidence:
+    """What the gate judges: the int8 LiteRT file, which is what a phone runs, beside the best colour map."""
+    phone = [one["file"] for one in work.exported["files"] if (one["runtime"], one["precision"]) == ("litert", "int8")]
+    quality = work.quality["files"].get(phone[0], {}) if phone else {}
+    rows = [row for row in work.benchmark["files"] if row["file"] in phone and row["threads"] == 1]
+    return Evidence(
+        explained_effect=quality.get("explained_effect"),
+        colour_affine_explained=work.quality["baselines"].get("colour_affine", {}).get("explained_effect"),
+        sharpness_ratio=quality.get("sharpness_ratio"),
+        chroma_ratio=quality.get("chroma_ratio"),
+        int8_psnr_db=quality.get("psnr_to_float_db"),
+        p90_ms=rows[0]["p90_ms"] if rows else None,
+        bundle_mib=sum(len(data) for data in work.models.values()) / MIB,
+        test_samples=work.quality["test_samples"],
+    )
+
+
+def describe(name: str, task: str, work: Work, decision: Decision) -> Manifest:
+    """The manifest, but for the model card, which is written from it."""
+    return Manifest.model_validate(
+        {
+            "schema": SCHEMA,
+            "name": name,
+            "task": task,
+            "digests": {
+                "teacher": {
+                    "name": work.pairs["teacher_name"],
+                    "version": work.pairs["teacher_version"],
+                    "digest": work.pairs["teacher"],
+                },
+                "pairs": work.pairs["digest"],
+                "weights": work.exported["student"],
+            },
+            "files": [_model_file(record, work) for record in work.exported["files"]],
+            "documents": [],
+            "baselines": {label: _quality(found) for label, found in work.quality["baselines"].items()},
+            "test_samples": work.quality["test_samples"],
+            "machine": work.benchmark["machine"],
+            "gate": {
+                "passed": decision.passed,
+                "reason": decision.reason,
+                "results": [result.to_json() for result in decision.results],
+            },
+        }
+    )
+
+
+def _model_file(record: Mapping[str, Any], work: Work) -> ModelFile:
+    size = work.pairs["size"]
+    shape = (1, size, size, 3) if record["layout"] == "NHWC" else (1, 3, size, size)
+    tensor = Tensor(shape=shape, dtype="float32", layout=record["layout"], range=(0.0, 1.0), colour="RGB")
+    rows = [row for row in work.benchmark["files"] if row["file"] == record["file"]]
+    return ModelFile(
+        file=record["file"],
+        sha256=record["sha256"],
+        bytes=len(work.models[record["file"]]),
+        runtime=record["runtime"],
+        precision=record["precision"],
+        input=tensor,
+        output=tensor,
+        parity=Parity.model_validate({key: record["parity"].get(key) for key in Parity.model_fields}),
+        quality=_quality(work.quality["files"].get(record["file"], {})),
+        latency=[Latency.model_validate({key: row.get(key) for key in Latency.model_fields}) for row in rows],
+    )
+
+
+def _quality(found: Mapping[str, Any]) -> Quality:
+    """The figures a bundle carries, out of those the report has."""
+    return Quality.model_validate({key: found.get(key) for key in Quality.model_fields})
+
+
+def write_card(manifest: Manifest, work: Work) -> str:
+    """MODEL_CARD.md: the manifest in words."""
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)
+    environment.filters |= {"figure": _figure, "plain": _plain}
+    rows = [{"label": entry.file, "quality": entry.quality} for entry in manifest.files]
+    rows += [{"label": label.replace("_", " "), "quality": found} for label, found in manifest.baselines.items()]
+    return environment.from_string(TEMPLATE.read_text()).render(
+        dict(manifest),
+        size=work.pairs["size"],
+        rows=rows,
+        machine_words=_in_words(manifest.machine),
+        training_pairs=work.pairs["counts"]["train"],
+        training_inputs=len(work.training),
+        sources=_sources(work.training),
+    )
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _plain(text: str) -> str:
+    """A file name or licence note as one line of Markdown text: it is the user's, and may hold anything."""
+    line = " ".join(text.split())
+    return "".join(f"\\{character}" if character in r"\`*_{}[]<>#|" else character for character in line)
+
+
+def _in_words(machine: Mapping[str, Any]) -> str:
+    if isinstance(machine.get("words"), str):
+        return str(machine["words"])
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in sorted(machine.items()))
+
+
+def _sources(training: Sequence[Input]) -> list[dict[str, Any]]:
+    """The training inputs by licence, the origin of the first few of each."""
+    sources = []
+    for licence in sorted({item.licence for item in training}):
+        items = [item for item in training if item.licence == licence]
+        origins = sorted({item.origin.partition("#")[0] if item.clip else item.origin for item in items})
+        shown = origins[:ORIGINS_SHOWN]
+        sources.append({"licence": licence, "inputs": len(items), "origins": shown, "more": len(origins) - len(shown)})
+    return sources
+
+
+if __name__ == "__main__":
+    student_main("bundle", bundle)

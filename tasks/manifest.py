@@ -1,0 +1,194 @@
+"""manifest.json of a bundle: its schema, and the check that whoever receives a bundle makes before using it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+
+from models.errors import UserError
+from tasks.files import check_sha256, read_json
+from tasks.params import Count, Positive, Section, Sha256
+
+SCHEMA = "understudy-bundle/1"
+MANIFEST = "manifest.json"
+# A plain name: it cannot leave the folder, hide in it or be an option of a command.
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Part(Section):
+    """Base of the manifest's parts: as strict as params.yaml, and every number finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Tensor(Part):
+    """One picture in or out of a model file."""
+
+    shape: tuple[Positive, Positive, Positive, Positive]
+    dtype: Literal["float32"]
+    layout: Literal["NHWC", "NCHW"]
+    range: tuple[float, float]  # of every value
+    colour: Literal["RGB"]
+
+
+class Parity(Part):
+    """A file's output against the torch student's; null where they do not differ at all."""
+
+    max_abs: float
+    psnr_db: float | None
+    worst_psnr_db: float | None
+
+
+class Quality(Part):
+    """Against the teacher on the test pairs; null where it was not measured."""
+
+    psnr_db: float | None = None
+    ssim: float | None = None
+    ms_ssim: float | None = None
+    explained_effect: float | None = None
+    sharpness_ratio: float | None = None
+    chroma_ratio: float | None = None
+    psnr_to_float_db: float | None = None
+    worst_psnr_to_float_db: float | None = None
+
+
+class Latency(Part):
+    """Of one picture, on the machine the manifest describes."""
+
+    threads: Positive
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    peak_mib: float | None
+    runs: Positive
+
+
+class ModelFile(Part):
+    """A model an app can load."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: Positive
+    runtime: Literal["litert", "onnx"]
+    precision: Literal["fp32", "int8"]
+    input: Tensor
+    output: Tensor
+    parity: Parity
+    quality: Quality
+    latency: list[Latency]
+
+
+class Document(Part):
+    """A file for people."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: Positive
+
+
+class TeacherPin(Part):
+    """Whom the student imitates."""
+
+    name: str
+    version: Positive
+    digest: Sha256
+
+
+class Digests(Part):
+    """What the student was made from."""
+
+    teacher: TeacherPin
+    pairs: Sha256
+    weights: Sha256
+
+
+class Rule(Part):
+    """A row of the gate's decision table (tasks/gate.py)."""
+
+    name: str
+    value: float | None
+    limit: float
+    passed: bool
+    reason: str
+
+
+class GateOutcome(Part):
+    """Whether this student may ship, and why."""
+
+    passed: bool
+    reason: str
+    results: list[Rule]
+
+
+class Manifest(Part):
+    """The whole of manifest.json."""
+
+    schema_version: Literal["understudy-bundle/1"] = Field(alias="schema")
+    name: str
+    task: Literal["image-to-image"]
+    digests: Digests
+    files: Annotated[list[ModelFile], Field(min_length=1)]
+    documents: list[Document]
+    baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
+    test_samples: Count
+    machine: dict[str, JsonValue]  # where the latency was measured
+    gate: GateOutcome
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "Manifest":
+        # Compared without case: on some file systems names that differ in case are one file.
+        names = [MANIFEST, *(entry.file.lower() for entry in self.entries)]
+        if len(set(names)) < len(names):
+            raise ValueError("two entries claim one file name")
+        return self
+
+    @property
+    def entries(self) -> list[ModelFile | Document]:
+        """Every file beside manifest.json."""
+        return [*self.files, *self.documents]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is written."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check manifest.json; a UserError for another version, an unknown key or a wrong value."""
+    raw = read_json(path)
+    found = raw.get("schema") if isinstance(raw, dict) else None
+    if found != SCHEMA:
+        raise UserError(f"{path}: schema is {found!r:.80}, this version reads {SCHEMA!r}: make the bundle again")
+    try:
+        # As JSON again, where a list may stand for a tuple.
+        return Manifest.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise UserError(f"{path}: {key}: {first['msg']}: get the bundle again") from None
+
+
+def verify_bundle(folder: Path) -> Manifest:
+    """The manifest of a bundle whose every file is there, is the one that was written, and is expected.
+
+    Raises a UserError for a missing, changed, surplus or linked file, and for a name that leaves the folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no bundle at {folder}: run dvc repro bundle")
+    _refuse_odd(folder / MANIFEST)
+    manifest = read_manifest(folder / MANIFEST)
+    expected = {MANIFEST, *(entry.file for entry in manifest.entries)}
+    surplus = sorted({path.name for path in folder.iterdir()} - expected)
+    if surplus:
+        raise UserError(f"{folder} holds {surplus[0]!r}, which its manifest does not list: get the bundle again")
+    for entry in manifest.entries:
+        _refuse_odd(folder / entry.file)
+        check_sha256(folder / entry.file, entry.sha256, "bundle")
+        if (folder / entry.file).stat().st_size != entry.bytes:
+            raise UserError(f"bundle: {folder / entry.file} does not have {entry.bytes} bytes: get the bundle again")
+    return manifest
+
+
+def _refuse_odd(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"bundle: {path} is not a plain file: get the bundle again")
