@@ -1,0 +1,114 @@
+"""The flow: one student from inputs to bundle, a Prefect task per DVC stage, in a straight line.
+
+DVC decides what has to run and owns the cache; Prefect adds time-outs, retries where a second try can help,
+a schedule (prefect.yaml) and a page per run. `understudy run` calls it; `dvc repro` does the same work without.
+"""
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from flows.headline import as_markdown, headline
+from models.errors import TryAgain
+from tasks.pipeline import StageFailed, StageRun, run_stage
+from tasks.stage import TRY_AGAIN
+
+MINUTE = 60.0
+
+
+def _bring(stage: str, student: str, timeout_s: float) -> StageRun:
+    done = run_stage(stage, student, timeout_s=timeout_s)
+    print(f"{stage:<10}{done.outcome:<10}{done.seconds:7.1f} s", flush=True)
+    return done
+
+
+def _can_pass(task: Task[..., StageRun], run: TaskRun, state: State[StageRun]) -> bool:
+    """Retry only what a second try can mend: a server that did not answer."""
+    failure = state.result(raise_on_failure=False)
+    return isinstance(failure, TryAgain) or (isinstance(failure, StageFailed) and failure.code == TRY_AGAIN)
+
+
+# The time-outs are kept by tasks.pipeline, which ends the stage's whole process group; Prefect's own does not.
+@task(cache_policy=NO_CACHE)
+def ingest(student: str) -> StageRun:
+    """Inputs, shared by all students."""
+    return _bring("ingest", student, 30 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def generate(student: str) -> StageRun:
+    """The teacher over the inputs."""
+    return _bring("generate", student, 24 * 60 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def curate(student: str) -> StageRun:
+    """Pairs kept and rejected."""
+    return _bring("curate", student, 60 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def train(student: str) -> StageRun:
+    """The student's weights."""
+    return _bring("train", student, 24 * 60 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def quantise(student: str) -> StageRun:
+    """LiteRT and ONNX files."""
+    return _bring("quantise", student, 30 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def benchmark(student: str) -> StageRun:
+    """Latency and memory of each file."""
+    return _bring("benchmark", student, 30 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def evaluate(student: str) -> StageRun:
+    """Quality of each file, and the report."""
+    return _bring("evaluate", student, 60 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def bundle(student: str) -> StageRun:
+    """What an app ships, with the gate's verdict."""
+    return _bring("bundle", student, 10 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_jitter_factor=0.5, retry_condition_fn=_can_pass)
+def lineage(student: str) -> StageRun:
+    """The chain of digests, and the run in MLflow."""
+    done = _bring("lineage", student, 10 * MINUTE)
+    if done.outcome != "ran":
+        # DVC had all of it in its cache, so the stage has not told MLflow about this run.
+        from tasks.lineage import log_again
+
+        log_again(student)
+    return done
+
+
+@flow(name="distil", flow_run_name="{student}")
+def distil(student: str) -> None:
+    """Bring everything of one student up to date; a stage that fails ends the run and is told to MLflow."""
+    done: list[StageRun] = []
+    try:
+        done.append(ingest(student))
+        done.append(generate(student))
+        done.append(curate(student))
+        done.append(train(student))
+        done.append(quantise(student))
+        done.append(benchmark(student))
+        done.append(evaluate(student))
+        done.append(bundle(student))
+        done.append(lineage(student))
+    except StageFailed as failure:
+        if failure.code != TRY_AGAIN:  # that is MLflow itself not answering
+            from tasks.lineage import log_failure
+
+            log_failure(student, [run.stage for run in done], failure.stage, failure.reason)
+        raise
+    create_markdown_artifact(as_markdown(student, headline(student)), key=f"headline-{student}")

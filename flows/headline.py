@@ -1,0 +1,73 @@
+"""What a run came to, in a few lines: all of it is in bundle/manifest.json."""
+
+from models.errors import UserError
+from tasks.manifest import MANIFEST, Manifest, ModelFile, read_manifest
+from tasks.stage import STUDENTS
+
+Rows = list[tuple[str, str]]
+
+
+def headline(student: str) -> Rows:
+    """(what, figure) rows about one student's bundle; UserError when there is none or it is of another version."""
+    folder = STUDENTS / student
+    manifest = read_manifest(folder / "bundle" / MANIFEST)
+    shown = _shown(manifest)
+    return [
+        ("report", f"{folder}/report/index.html"),
+        ("bundle", f"{folder}/bundle"),
+        ("MLflow", "make ui"),
+        ("quality", _quality(manifest, shown)),
+        ("latency", _latency(shown)),
+        ("size", f"{shown.file}: {shown.bytes / 2**20:.2f} MiB"),
+        ("gate", ("passed: " if manifest.gate.passed else "FAILED: ") + manifest.gate.reason),
+    ]
+
+
+def _shown(manifest: Manifest) -> ModelFile:
+    """The file a phone would run: int8 LiteRT, or the first there is."""
+    wanted = [entry for entry in manifest.files if (entry.runtime, entry.precision) == ("litert", "int8")]
+    return (wanted or manifest.files)[0]
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else format(value, form)
+
+
+def _quality(manifest: Manifest, shown: ModelFile) -> str:
+    own = shown.quality
+    against = [
+        f"{name.replace('_', ' ')} {_figure(found.explained_effect, '.2f')}"
+        for name, found in manifest.baselines.items()
+    ]
+    return (
+        f"explained effect {_figure(own.explained_effect, '.2f')} of the teacher's ({', '.join(against)}), "
+        f"PSNR {_figure(own.psnr_db, '.1f')} dB, sharpness {_figure(own.sharpness_ratio, '.2f')}, "
+        f"chroma {_figure(own.chroma_ratio, '.2f')}; {manifest.test_samples} test pictures"
+    )
+
+
+def _latency(shown: ModelFile) -> str:
+    rows = [
+        f"{row.p50_ms:.1f} ms (p90 {row.p90_ms:.1f}) on {row.threads} thread{'s' * (row.threads > 1)}"
+        for row in shown.latency
+    ]
+    return f"{shown.file}: {', '.join(rows) or 'not measured'}"
+
+
+def as_text(student: str, rows: Rows) -> str:
+    """The rows for a terminal, one a line."""
+    return "\n".join([f"{student}:", *(f"  {what:<8}{figure}" for what, figure in rows)])
+
+
+def as_markdown(student: str, rows: Rows) -> str:
+    """The rows as a table for Prefect's page of the run."""
+    cells = [f"| {what} | {figure.replace('|', '/')} |" for what, figure in rows]
+    return "\n".join([f"# {student}", "", "| what | figure |", "|---|---|", *cells])
+
+
+def try_headline(student: str) -> Rows:
+    """The rows, or one that says why there are none."""
+    try:
+        return headline(student)
+    except UserError as error:
+        return [("bundle", f"unreadable: {error}")]

@@ -1,0 +1,242 @@
+"""The only module that calls DVC: brings one stage of one student up to date, and says which are not.
+
+Every stage runs below a process of its own session, `python -m tasks.pipeline PARENT REPORT TARGET`, which
+does what `dvc repro --single-item TARGET` does. So a time-out or Ctrl-C can signal the whole group, and a
+SIGKILL of the parent ends the stage too (killing `dvc repro` itself orphans it: field notes).
+"""
+
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from models.errors import TryAgain, UserError
+from tasks.stage import TRY_AGAIN, die_with_parent, failure_note, work_folder
+
+SHARED = ("ingest",)
+STAGES = (*SHARED, "generate", "curate", "train", "quantise", "benchmark", "evaluate", "bundle", "lineage")
+LOCK_TRIES = 5
+GRACE_S = 10.0  # between INT, TERM and KILL
+
+Outcome = Literal["ran", "restored", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRun:
+    """What it took to bring a stage up to date."""
+
+    stage: str
+    outcome: Outcome  # its command ran, DVC's cache had the outputs, or nothing had changed
+    seconds: float
+
+
+class StageFailed(UserError):
+    """A stage did not end well; `shown` if its own line is on the terminal already."""
+
+    def __init__(self, stage: str, reason: str, *, shown: bool, code: int = 1) -> None:
+        super().__init__(f"{stage}: {reason}")
+        self.stage = stage
+        self.reason = reason
+        self.shown = shown
+        self.code = code
+
+
+def target(stage: str, student: str) -> str:
+    """What DVC calls this stage: `ingest`, `train@oil`."""
+    return stage if stage in SHARED else f"{stage}@{student}"
+
+
+def stale_stages(student: str) -> list[str]:
+    """The stages of one student that DVC would run now, in order; asks DVC in this process (about a second).
+
+    A stage below a stale one counts as fresh here if its own inputs have not changed yet.
+    """
+    answer = _ask_dvc(lambda repo: repo.status(targets=[target(STAGES[-1], student)], with_deps=True))
+    if answer["outcome"] == "locked":
+        raise TryAgain(answer["reason"])
+    if answer["outcome"] == "failed":
+        raise UserError(answer["reason"])
+    return [stage for stage in STAGES if target(stage, student) in answer["result"]]
+
+
+def run_stage(stage: str, student: str, *, timeout_s: float) -> StageRun:
+    """Bring one stage up to date, given that those before it are; waits a bounded time for DVC's lock.
+
+    Raises StageFailed, with the stage's own line as the reason, when it fails or takes longer than `timeout_s`.
+    """
+    started = time.perf_counter()
+    name = None if stage in SHARED else student
+    failure_note(stage, name).unlink(missing_ok=True)
+    for attempt in range(LOCK_TRIES):
+        answer = _attempt(stage, student, timeout_s)
+        if answer["outcome"] != "locked":
+            break
+        time.sleep(random.uniform(0.5, 1.5) * 2**attempt)  # DVC has waited 3 s already; jitter parts two waiters
+    outcome = answer["outcome"]
+    if outcome in ("locked", "failed"):
+        raise StageFailed(stage, answer["reason"], shown=False)
+    if outcome == "stage failed":
+        reason, shown = _own_line(stage, name, answer["code"])
+        raise StageFailed(stage, reason, shown=shown, code=answer["code"])
+    return StageRun(stage=stage, outcome=outcome, seconds=time.perf_counter() - started)
+
+
+def _own_line(stage: str, student: str | None, code: int) -> tuple[str, bool]:
+    """Why a stage's command failed, and whether the terminal shows it already."""
+    if code in (TRY_AGAIN, 1):
+        with suppress(OSError):
+            return failure_note(stage, student).read_text(), True
+        return "it failed with the error above", True
+    if code < 0 or code > 128:  # a shell that stays between says 128 + the signal's number
+        number = signal.Signals(abs(code) & 127).name
+        hint = ", most likely because memory ran out" if number == "SIGKILL" else ""
+        return f"its process was ended by {number}{hint}: run again to go on from there", False
+    return f"its command ended with exit code {code}", False
+
+
+def _attempt(stage: str, student: str, timeout_s: float) -> dict[str, Any]:
+    """One try in a session of its own; returns what the child reports."""
+    read_end, write_end = os.pipe()
+    name = target(stage, student)
+    command = [sys.executable, "-m", "tasks.pipeline", str(os.getpid()), str(write_end), name]
+    with os.fdopen(read_end) as report:
+        process = subprocess.Popen(
+            command, env=_environment(), stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[write_end]
+        )
+        os.close(write_end)
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            _stop(process)
+            minutes = f"{timeout_s / 60:.0f} min" if timeout_s >= 120 else f"{timeout_s:g} s"
+            reason = f"stopped after {minutes}, its time-out in flows/distil.py; run again to go on from there"
+            return {"outcome": "failed", "reason": reason}
+        except BaseException:  # Ctrl-C, or an exception of whoever runs us: leave nothing behind
+            _stop(process)
+            raise
+        answer = report.read()
+    if not answer:
+        return {"outcome": "failed", "reason": f"DVC ended with exit code {code}; try `dvc repro {name}`"}
+    return json.loads(answer)  # type: ignore[no-any-return]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with our interpreter as `python`, and a shell that gives way to its command instead of staying between.
+
+    bash does; dash stays, so a stage below it would not notice that DVC was killed.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "SHELL": shutil.which("bash") or "/bin/sh", "DVC_NO_ANALYTICS": "1"}
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Signal the whole group INT, then TERM, then KILL, until nothing of it is left."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        until = time.monotonic() + GRACE_S
+        while time.monotonic() < until:
+            process.poll()  # reaps the leader, which would count as alive
+            if not _group_lives(process.pid):
+                return
+            time.sleep(0.05)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _ask_dvc(question: Callable[[Any], Any], *, again: bool = True) -> dict[str, Any]:
+    """Put a question to DVC's repository in this process; its errors become an outcome and one line."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.rwlock import RWLockFileCorruptedError
+
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    try:
+        with Repo() as repo:
+            return {"outcome": "done", "result": question(repo)}
+    except DvcException as error:
+        causes = _causes(error)
+        if again and any(isinstance(cause, RWLockFileCorruptedError) for cause in causes):
+            # A process died while it wrote the file. It is only read under a lock, so no other is writing now.
+            Path(".dvc/tmp/rwlock").unlink(missing_ok=True)
+            return _ask_dvc(question, again=False)
+        if any(isinstance(cause, LockError) for cause in causes):
+            reason = "another run is at work on the same data: wait until it has ended, then run again"
+            return {"outcome": "locked", "reason": reason}
+        reason = ": ".join(dict.fromkeys(" ".join(str(cause).split()) for cause in causes))
+        return {"outcome": "failed", "reason": f"DVC: {reason}", "error": error}
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__
+    return chain
+
+
+def _reproduce(name: str) -> dict[str, Any]:
+    """What the child does: `dvc repro --single-item NAME`, with the outcome instead of DVC's log."""
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    stage, _, student = name.partition("@")
+    record = work_folder(student or None) / f"{stage}.run.json"
+    before = record.stat().st_mtime_ns if record.exists() else 0
+    answer = _ask_dvc(lambda repo: len(repo.reproduce(targets=[name], single_item=True)))
+    if answer["outcome"] == "done":
+        after = record.stat().st_mtime_ns if record.exists() else 0
+        outcome: Outcome = "unchanged" if not answer["result"] else "ran" if after != before else "restored"
+        return {"outcome": outcome}
+    for cause in _causes(answer.pop("error", None)):
+        if isinstance(cause, StageCmdFailedError):
+            return {"outcome": "stage failed", "code": int(str(cause).rpartition(" ")[2])}
+    return answer
+
+
+def _end_group_on_terminate() -> None:
+    """On SIGTERM (our parent stops us, or has died) end the stage; if it will not, kill the whole group."""
+
+    def end(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+        # DVC ignores SIGINT while a stage's command runs, and ends when that does.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            raise SystemExit(128 + signum)
+        signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
+        signal.alarm(int(GRACE_S))
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def main() -> None:
+    """The child of `run_stage`: arguments are the parent's pid, a file descriptor to report on, a target."""
+    parent, report, name = sys.argv[1:]
+    _end_group_on_terminate()
+    die_with_parent(int(parent))
+    try:
+        answer = _reproduce(name)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    os.write(int(report), json.dumps(answer).encode())
+    raise SystemExit(0 if answer["outcome"] in ("ran", "restored", "unchanged") else 1)
+
+
+if __name__ == "__main__":
+    main()

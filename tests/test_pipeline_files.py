@@ -1,0 +1,114 @@
+"""dvc.yaml, params.yaml, prefect.yaml and the modules in tasks/ tell the same story."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from models.students import build_student
+from tasks.params import load_params
+from tasks.pipeline import SHARED, STAGES
+
+LAYOUT = {
+    "ingest": "data/inputs",
+    "generate": "data/students/NAME/raw",
+    "curate": "data/students/NAME/pairs",
+    "train": "data/students/NAME/student",
+    "quantise": "data/students/NAME/exported",
+    "benchmark": "data/students/NAME/benchmark",
+    "evaluate": "data/students/NAME/report",
+    "bundle": "data/students/NAME/bundle",
+    "lineage": "data/students/NAME/lineage.json",
+}
+
+
+@pytest.fixture(scope="module")
+def stages(repository: Path) -> dict[str, Any]:
+    """Stage -> its body in dvc.yaml."""
+    raw = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+    return {name: entry.get("do", entry) for name, entry in raw.items()}
+
+
+@pytest.fixture(scope="module")
+def raw_params(repository: Path) -> Any:
+    return yaml.safe_load((repository / "params.yaml").read_text())
+
+
+def filled(text: str, raw_params: Any, student: str) -> str:
+    text = text.replace("${key}", student).replace("${item.init}", raw_params["students"][student]["init"])
+    return text.replace("${ingest.folder}", raw_params["ingest"]["folder"])
+
+
+def test_the_stages_are_the_ones_the_flow_runs(stages: dict[str, Any]) -> None:
+    assert tuple(stages) == STAGES
+
+
+def test_stages_are_templated_over_the_students(repository: Path) -> None:
+    raw = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+    for name, entry in raw.items():
+        assert entry.get("foreach") == (None if name in SHARED else "${students}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_command_is_the_module_of_the_same_name(stages: dict[str, Any], stage: str) -> None:
+    module = f"python -m tasks.{stage}"
+    assert stages[stage]["cmd"] == (module if stage in SHARED else f"{module} --student ${{key}}")
+    assert find_spec(f"tasks.{stage}") is not None
+    assert f"tasks/{stage}.py" in stages[stage]["deps"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_follow_the_layout(stages: dict[str, Any], stage: str) -> None:
+    assert [out.replace("${key}", "NAME") for out in stages[stage]["outs"]] == [LAYOUT[stage]]
+
+
+def test_every_dependency_exists_or_is_made_by_an_earlier_stage(
+    repository: Path, stages: dict[str, Any], raw_params: Any
+) -> None:
+    for student in raw_params["students"]:
+        made: set[str] = set()
+        for name, entry in stages.items():
+            for dependency in entry["deps"]:
+                path = filled(dependency, raw_params, student)
+                assert path in made or (repository / path).exists(), f"{name} needs {path}"
+            made |= {filled(out, raw_params, student) for out in entry["outs"]}
+
+
+def test_every_parameter_exists(stages: dict[str, Any], raw_params: Any) -> None:
+    for student in raw_params["students"]:
+        for name, entry in stages.items():
+            for key in entry.get("params", []):
+                value = raw_params
+                for part in filled(key, raw_params, student).split("."):
+                    assert part in value, f"{name}: {key}"
+                    value = value[part]
+
+
+def test_every_section_and_every_key_of_a_student_reaches_a_stage(stages: dict[str, Any], raw_params: Any) -> None:
+    keys = {key for entry in stages.values() for key in entry.get("params", [])}
+    sections = {key.partition(".")[0] for key in keys}  # generate leaves out what does not change the pairs
+    assert set(raw_params) == sections
+    items = {dependency for entry in stages.values() for dependency in entry["deps"]}
+    for block in raw_params["students"].values():
+        for key in block:
+            assert f"students.${{key}}.{key}" in keys or f"${{item.{key}}}" in items, key
+
+
+def test_the_shipped_students_can_be_built(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    params = load_params()
+    assert len(params.students) >= 2
+    for block in params.students.values():
+        build_student(block.architecture.model_dump(), block.pairs.size)
+        assert (Path(block.init) / "student.json").is_file()
+
+
+def test_prefect_yaml_deploys_the_flow_for_a_student_there_is(repository: Path, raw_params: Any) -> None:
+    deployments = yaml.safe_load((repository / "prefect.yaml").read_text())["deployments"]
+    for deployment in deployments:
+        path, _, name = deployment["entrypoint"].partition(":")
+        assert f"def {name}(" in (repository / path).read_text()
+        assert deployment["parameters"]["student"] in raw_params["students"]
+        assert deployment["schedules"]
