@@ -23,7 +23,7 @@ def open_pairs(folder: Path, split: str) -> tuple[Array, Array]:
 
 def to_tensor(images: Array) -> Tensor:
     """(B,H,W,3) uint8 -> (B,3,H,W) float32 in [0,1], already in channels_last memory order."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)
+    return torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2).float().div_(255)
 
 
 class Batches:
@@ -37,7 +37,9 @@ class Batches:
         """Which pairs batch `step` holds: epochs are shuffled one by one, no pair waits for another's second turn."""
         count = len(self.inputs)
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        orders = {epoch: np.random.default_rng((self.seed, 0, epoch)).permutation(count) for epoch in set(places // count)}
+        orders = {
+            epoch: np.random.default_rng((self.seed, 0, epoch)).permutation(count) for epoch in set(places // count)
+        }
         return np.array([orders[place // count][place % count] for place in places])
 
     def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, Tensor]:

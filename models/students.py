@@ -73,7 +73,7 @@ class UNet(nn.Module):
         if len(decoder_channels) != len(channels) - 1:
             raise UserError(
                 f"architecture.decoder_channels has {len(decoder_channels)} entries; {encoder} needs "
-                f"{len(channels) - 1}, one for each level from reduction {self.encoder.feature_info.reduction()[-2]} to 2"
+                f"{len(channels) - 1}, one for each level from the deepest skip to half resolution"
             )
         levels = []
         inputs = channels[-1]
@@ -147,7 +147,9 @@ def load_student(folder: Path) -> nn.Module:
     data = (folder / "weights.safetensors").read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != record["weights_sha256"]:
-        raise UserError(f"{folder}/weights.safetensors has sha256 {found}, its student.json says otherwise: train again")
+        raise UserError(
+            f"{folder}/weights.safetensors has sha256 {found}, its student.json says otherwise: train again"
+        )
     student = build_student(record["architecture"], record["size"])
     student.load_state_dict(load(data))
     return student.eval()

@@ -138,7 +138,9 @@ def run(
         if training.step % 10 == 0 or last:
             training.curve.append(line)
         if training.step % recipe.validate_every == 0 or last:
-            training.curve.append({"step": training.step, **validate(training.average, *validation, accelerator.device)})
+            training.curve.append(
+                {"step": training.step, **validate(training.average, *validation, accelerator.device)}
+            )
         if accelerator.is_main_process and (training.step % recipe.checkpoint_every == 0 or last):
             save_checkpoint(training, accelerator, checkpoint)
         show(training, line)
@@ -156,7 +158,10 @@ def _tensors(training: Training, student: nn.Module) -> Iterator[tuple[str, Tens
 
 def save_checkpoint(training: Training, accelerator: Accelerator, path: Path) -> None:
     """Write the whole state to one safetensors file: temporary, fsync, rename."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(training, accelerator.unwrap_model(training.student))}
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in _tensors(training, accelerator.unwrap_model(training.student))
+    }
     data = save(tensors, metadata={"step": str(training.step), "curve": json.dumps(training.curve)})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -173,9 +178,11 @@ def resume(training: Training, path: Path) -> bool:
         return False
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
     for prefix, module in (("student.", training.student), ("average.", training.average)):
-        module.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
+        module.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        )
     weights = list(training.student.parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -12,7 +12,9 @@ LINE_EVERY_S = 10.0
 class Advance(Protocol):
     """Says that `count` more units are done, and shows a note beside them."""
 
-    def __call__(self, count: int, note: str = "") -> None: ...
+    def __call__(self, count: int, note: str = "") -> None:
+        """Add `count` to what is done."""
+        ...
 
 
 @contextmanager

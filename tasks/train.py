@@ -72,7 +72,9 @@ def start_record(folder: Path, block: Student) -> str:
     if record.get("scratch"):
         return "scratch"
     if record["architecture"] != block.architecture.model_dump():
-        raise UserError(f"init: {folder} has another architecture than this student; use models/start/scratch or match it")
+        raise UserError(
+            f"init: {folder} has another architecture than this student; use models/start/scratch or match it"
+        )
     check_sha256(folder / "weights.safetensors", record["weights_sha256"], "init")
     return str(record["weights_sha256"])
 
@@ -124,7 +126,9 @@ def make_recipe(params: Params, block: Student) -> "Recipe":
     from models.training import Recipe
 
     return Recipe(
-        **block.train.model_dump(include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay", "losses"}),
+        **block.train.model_dump(
+            include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay", "losses"}
+        ),
         checkpoint_every=params.train.checkpoint_every,
         validate_every=params.train.validate_every,
     )

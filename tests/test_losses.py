@@ -62,9 +62,26 @@ def plain_structure(x: np.ndarray, y: np.ndarray) -> float:
     return float(1 - np.mean(values))
 
 
+def plain_sharpness(x: np.ndarray, y: np.ndarray) -> float:
+    levels = []
+    for image in (plain_luma(x), plain_luma(y)):
+        middle = image[:, 1:-1, 1:-1]
+        detail = image[:, :-2, 1:-1] + image[:, 2:, 1:-1] + image[:, 1:-1, :-2] + image[:, 1:-1, 2:] - 4 * middle
+        places = range(0, detail.shape[1] - 7, 4)
+        squares = [[(detail[:, i : i + 8, j : j + 8] ** 2).mean((1, 2)) for j in places] for i in places]
+        levels.append(np.sqrt(np.array(squares) + 1e-5))
+    return float(np.abs(levels[0] - levels[1]).mean())
+
+
 @pytest.mark.parametrize(
     ("name", "plain"),
-    [("pixel", plain_pixel), ("gradient", plain_gradient), ("chroma", plain_chroma), ("structure", plain_structure)],
+    [
+        ("pixel", plain_pixel),
+        ("gradient", plain_gradient),
+        ("chroma", plain_chroma),
+        ("structure", plain_structure),
+        ("sharpness", plain_sharpness),
+    ],
 )
 def test_golden(name: str, plain: object, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     output, target = pair
@@ -86,7 +103,9 @@ def test_total_is_the_weighted_sum_and_skips_what_weighs_nothing(pair: tuple[tor
     assert loss.item() == pytest.approx(2 * parts["pixel"].item() + 0.5 * parts["chroma"].item())
 
 
-@pytest.mark.parametrize(("weights", "says"), [({"pixle": 1.0}, "unknown pixle; there are: pixel"), ({"pixel": 0.0}, "every weight is 0")])
+@pytest.mark.parametrize(
+    ("weights", "says"), [({"pixle": 1.0}, "unknown pixle; there are: pixel"), ({"pixel": 0.0}, "every weight is 0")]
+)
 def test_wrong_weights_are_refused(weights: dict[str, float], says: str) -> None:
     with pytest.raises(UserError, match=says):
         check_losses(weights)

@@ -47,5 +47,7 @@ def test_the_look_is_pinned(style: str, photo: np.ndarray) -> None:
 
 
 def test_digest_tells_style_and_version_apart() -> None:
-    digests = {Painter(style=style, name="a", version=version).digest for style in ("oil", "sketch") for version in (1, 2)}
+    digests = {
+        Painter(style=style, name="a", version=version).digest for style in ("oil", "sketch") for version in (1, 2)
+    }
     assert len(digests) == 4

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from test_students import SMALL
 
 from models.batches import Batches
 from models.errors import UserError
 from models.students import build_student
 from models.torch_setup import prepare_torch
 from models.training import Line, Recipe, Training, begin, learning_rate, resume, run
-from tests.test_students import SMALL
 
 
 def recipe(**change: Any) -> Recipe:
@@ -38,7 +38,9 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
     return inputs, 255 - inputs[..., ::-1]
 
 
-def train(folder: Path, pairs: tuple[np.ndarray, np.ndarray], settings: Recipe, stop_after: int | None = None) -> Training:
+def train(
+    folder: Path, pairs: tuple[np.ndarray, np.ndarray], settings: Recipe, stop_after: int | None = None
+) -> Training:
     prepare_torch(1)
     torch.manual_seed(0)
     training = begin(build_student(SMALL, 64), settings)

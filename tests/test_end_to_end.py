@@ -1,0 +1,98 @@
+"""The whole pipeline at its smallest, by the command a user runs: real stages, real converters, real MLflow."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_students import SMALL
+
+from tasks.files import read_json, sha256_file
+from tasks.manifest import verify_bundle
+
+PARTS = ("flows", "tasks", "models", "data/sources", ".dvc/config", ".dvcignore", "dvc.yaml", "mlflow/tags.yaml")
+
+
+def tiny_params(repository: Path) -> dict[str, Any]:
+    params: dict[str, Any] = yaml.safe_load((repository / "params.yaml").read_text())
+    block = params["students"]["oil"]
+    params["students"] = {"oil": block}
+    params["generate"]["workers"] = 1
+    params["train"] |= {"threads": 1, "checkpoint_every": 4, "validate_every": 4}
+    params["quantise"] = {"calibration_samples": 4, "parity_samples": 2}
+    params["benchmark"] = {"warmup": 1, "runs": 2, "threads": [1]}
+    params["evaluate"]["grid"] = 1
+    block["architecture"] = SMALL
+    block["pairs"] |= {"size": 64, "train_crops": 2, "held_out_crops": 2}
+    block["train"] |= {"steps": 8, "batch_size": 2, "crop": 64}
+    return params
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy of the repository in which `understudy run` has run, and what it printed."""
+    repository = Path(__file__).parent.parent
+    folder = tmp_path_factory.mktemp("end to end") / "repository"
+    for part in PARTS:
+        source, target = repository / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(repository)))
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder, understudy(folder, "run")
+
+
+def understudy(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_bundle_an_app_can_ship(made: tuple[Path, str]) -> None:
+    bundle = made[0] / "data/students/oil/bundle"
+    manifest = verify_bundle(bundle)
+    assert {(entry.runtime, entry.precision) for entry in manifest.files} == {
+        (runtime, precision) for runtime in ("litert", "onnx") for precision in ("fp32", "int8")
+    }
+    for entry in manifest.files:
+        assert sha256_file(bundle / entry.file) == entry.sha256
+        assert entry.latency
+        assert entry.quality.psnr_db
+    assert not manifest.gate.passed  # eight steps make no painter, and the gate says so
+
+
+def test_the_report_and_the_lineage_speak_of_the_same_weights(made: tuple[Path, str]) -> None:
+    student = made[0] / "data/students/oil"
+    weights = sha256_file(student / "student/weights.safetensors")
+    assert weights in (student / "report/index.html").read_text()
+    assert weights in (student / "lineage.json").read_text()
+    assert read_json(student / "report/quality.json")["test_samples"] > 0
+
+
+def test_it_says_where_things_are(made: tuple[Path, str]) -> None:
+    for part in ("data/students/oil/report/index.html", "data/students/oil/bundle", "make ui", "explained effect"):
+        assert part in made[1]
+
+
+def test_a_second_run_does_nothing_and_says_the_same(made: tuple[Path, str]) -> None:
+    folder = made[0]
+    before = {path: path.stat().st_mtime_ns for path in (folder / "data/students").rglob("*")}
+    told = understudy(folder, "run")
+    assert "nothing to do" in told
+    assert told.splitlines()[-8:] == made[1].splitlines()[-8:]
+    assert {path: path.stat().st_mtime_ns for path in (folder / "data/students").rglob("*")} == before

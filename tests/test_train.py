@@ -1,0 +1,135 @@
+"""The train stage: killed and resumed it writes the same bytes; what it cannot use it refuses in one line."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from processes import wait_until
+from scenes import scene
+from test_students import SMALL
+
+from models.errors import UserError
+from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
+from tasks.params import load_params
+from tasks.train import check_pairs, own_checkpoint, start_record, train
+
+STUDENT = Path("data/students/oil/student")
+STAGE = [sys.executable, "-m", "tasks.train", "--student", "oil"]
+
+
+def write_repository(folder: Path, repository: Path, **settings: Any) -> None:
+    """params.yaml with a tiny student, and pairs for it."""
+    params = yaml.safe_load((repository / "params.yaml").read_text())
+    block = params["students"]["oil"]
+    params["students"] = {"oil": block}
+    params["train"] = {"threads": 1, "checkpoint_every": 2, "validate_every": 10}
+    block["architecture"] = SMALL
+    block["pairs"]["size"] = 64
+    block["train"] |= {"steps": 30, "batch_size": 2, "crop": 64, "warmup_steps": 2, **settings}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copytree(repository / "models" / "start", folder / "models" / "start")
+    pairs = folder / "data/students/oil/pairs"
+    pairs.mkdir(parents=True)
+    for split, count in (("train", 4), ("val", 1), ("test", 1)):
+        inputs = np.stack([scene(seed, 64, 64) for seed in range(count)])
+        np.save(pairs / f"{split}.inputs.npy", inputs)
+        np.save(pairs / f"{split}.targets.npy", 255 - inputs)
+    files = {path.name: sha256_file(path) for path in pairs.glob("*.npy")}
+    write_json(pairs / "pairs.json", {"digest": sha256_json(files), "teacher": "t" * 64, "size": 64, "files": files})
+
+
+@pytest.fixture
+def here(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_repository(tmp_path, repository)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    return tmp_path
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(here: Path) -> None:
+    subprocess.run(STAGE, check=True, stderr=subprocess.DEVNULL)
+    whole = {path.name: path.read_bytes() for path in STUDENT.iterdir()}
+    shutil.rmtree(here / "data/students/oil/student")
+    shutil.rmtree(here / "data/.work")
+
+    process = subprocess.Popen(STAGE, stderr=subprocess.DEVNULL)
+    wait_until(lambda: bool(list(here.glob("data/.work/oil/train-*.safetensors"))))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not STUDENT.exists()
+
+    again = subprocess.run(STAGE, check=True, capture_output=True, text=True)
+    assert "going on from step" in again.stdout
+    assert {path.name: path.read_bytes() for path in STUDENT.iterdir()} == whole
+    record = json.loads(whole["student.json"])
+    assert record["weights_sha256"] == sha256_file(STUDENT / "weights.safetensors")
+    assert record["init"] == "scratch"
+    curve = read_jsonl(STUDENT / "curve.jsonl")
+    assert [line["step"] for line in curve if "val_l1" in line] == [10, 20, 30]
+
+
+def test_ctrl_c_is_one_line_and_130(here: Path) -> None:
+    process = subprocess.Popen(STAGE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: bool(list(here.glob("data/.work/oil/train-*.safetensors"))))
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "train: stopped; run again to go on from here" in told
+    assert "Traceback" not in told
+
+
+def test_starts_from_another_student(here: Path, repository: Path) -> None:
+    params = load_params()
+    train(params, "oil", params.student("oil"))
+    first = read_json(STUDENT / "student.json")
+    shutil.copytree(STUDENT, here / "before")
+    raw = yaml.safe_load((here / "params.yaml").read_text())
+    raw["students"]["oil"] |= {"init": "before"}
+    (here / "params.yaml").write_text(yaml.safe_dump(raw))
+    params = load_params()
+    train(params, "oil", params.student("oil"))
+    second = read_json(STUDENT / "student.json")
+    assert second["init"] == first["weights_sha256"]
+    assert second["val"]["val_l1"] < first["val"]["val_l1"]
+
+
+def test_start_weights_are_checked(here: Path) -> None:
+    block = load_params().student("oil")
+    other = block.architecture.model_dump() | {"skip": "concat"}
+    folder = here / "other"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(b"x")
+    write_json(folder / "student.json", {"architecture": other, "weights_sha256": "0" * 64})
+    with pytest.raises(UserError, match="another architecture"):
+        start_record(folder, block)
+    write_json(folder / "student.json", {"architecture": block.architecture.model_dump(), "weights_sha256": "0" * 64})
+    with pytest.raises(UserError, match="init: .* has sha256"):
+        start_record(folder, block)
+    with pytest.raises(UserError, match=r"missing .*student\.json"):
+        start_record(here / "nowhere", block)
+
+
+def test_pairs_with_other_bytes_are_refused(here: Path) -> None:
+    block = load_params().student("oil")
+    folder = here / "data/students/oil/pairs"
+    check_pairs(folder, block)
+    with (folder / "train.targets.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(UserError, match="pairs .*sha256"):
+        check_pairs(folder, block)
+
+
+def test_only_the_checkpoint_of_this_work_is_kept(tmp_path: Path) -> None:
+    stale = own_checkpoint(tmp_path, "a" * 64)
+    stale.touch()
+    mine = own_checkpoint(tmp_path, "b" * 64)
+    assert mine != stale
+    assert not stale.exists()
