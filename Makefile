@@ -25,7 +25,7 @@ run: env
 	@$(BIN)/understudy run --with-parent $(STUDENT)
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: env
 	$(BIN)/ruff check .

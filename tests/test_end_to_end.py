@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
+from processes import gone, wait_until
 from test_students import SMALL
 
 from tasks.files import read_json, sha256_file
 from tasks.manifest import verify_bundle
+from tasks.pipeline import SHARED, STAGES
 
 PARTS = ("flows", "tasks", "models", "data/sources", ".dvc/config", ".dvcignore", "dvc.yaml", "mlflow/tags.yaml")
 
@@ -32,11 +35,9 @@ def tiny_params(repository: Path) -> dict[str, Any]:
     return params
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A copy of the repository in which `understudy run` has run, and what it printed."""
+def copy_repository(folder: Path) -> Path:
+    """What the pipeline needs of this repository, with a student small enough for a test."""
     repository = Path(__file__).parent.parent
-    folder = tmp_path_factory.mktemp("end to end") / "repository"
     for part in PARTS:
         source, target = repository / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,19 +47,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             shutil.copy(source, target)
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(repository)))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy of the repository in which `understudy run` has run, and what it printed."""
+    folder = copy_repository(tmp_path_factory.mktemp("end to end") / "repository")
     return folder, understudy(folder, "run")
 
 
-def understudy(folder: Path, *words: str) -> str:
+def command(folder: Path, *words: str) -> dict[str, Any]:
+    """How to start `understudy` in that folder."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    return {"args": [sys.executable, "-m", "flows.cli", *words], "cwd": folder, "env": environment}
+
+
+def understudy(folder: Path, *words: str) -> str:
+    done = subprocess.run(**command(folder, *words), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -96,3 +102,34 @@ def test_a_second_run_does_nothing_and_says_the_same(made: tuple[Path, str]) -> 
     assert "nothing to do" in told
     assert told.splitlines()[-8:] == made[1].splitlines()[-8:]
     assert {path: path.stat().st_mtime_ns for path in (folder / "data/students").rglob("*")} == before
+
+
+def kill_in(stage: str, folder: Path) -> None:
+    """Start a run and SIGKILL it as soon as `stage` has begun; returns when all its processes are gone."""
+    work = folder / "data/.work" if stage in SHARED else folder / "data/.work/oil"
+    lock = work / f"{stage}.lock"
+    lock.unlink(missing_ok=True)
+    process = subprocess.Popen(**command(folder, "run"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: lock.exists() or process.poll() is not None, timeout_s=200)
+    assert process.poll() is None, f"the run ended before {stage} began"
+    family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    process.kill()
+    process.wait()
+    wait_until(lambda: all(gone(pid) for pid in family))
+
+
+def shipped(folder: Path) -> dict[str, str]:
+    """Digests of the weights and of the bundle's model files."""
+    student = folder / "data/students/oil"
+    files = [student / "student/weights.safetensors", *sorted((student / "bundle").glob("student.*"))]
+    return {path.name: sha256_file(path) for path in files}
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_every_stage_it_ends_with_the_same_bytes(made: tuple[Path, str], tmp_path: Path) -> None:
+    folder = copy_repository(tmp_path / "repository")
+    for stage in STAGES:
+        kill_in(stage, folder)
+    understudy(folder, "run")
+    assert len(shipped(folder)) == 5
+    assert shipped(folder) == shipped(made[0])
