@@ -60,8 +60,10 @@ def sharpness(output: Tensor, target: Tensor) -> Tensor:
     A pixel loss pays for a crisp line in slightly the wrong place twice, for a soft one once, and so teaches
     softness; this one asks only that there be as much detail here as the teacher has here.
     """
-    kernel = output.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(1, 1, 3, 3)
-    detail = functional.conv2d(torch.cat([luma(output), luma(target)]), kernel)
+    y = torch.cat([luma(output), luma(target)])
+    # Shifted sums: a convolution of one channel took eight times as long on CPU.
+    across = y[..., 1:-1, :-2] + y[..., 1:-1, 2:] + y[..., :-2, 1:-1] + y[..., 2:, 1:-1]
+    detail = across - 4 * y[..., 1:-1, 1:-1]
     energy = (functional.avg_pool2d(detail.square(), 8, stride=4) + 1e-5).sqrt()
     ours, theirs = energy.chunk(2)
     return (ours - theirs).abs().mean()
@@ -69,8 +71,8 @@ def sharpness(output: Tensor, target: Tensor) -> Tensor:
 
 def luma(image: Tensor) -> Tensor:
     """(B,3,H,W) -> (B,1,H,W), Rec. 601."""
-    weights = torch.tensor(LUMA, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)
-    return (image * weights).sum(dim=1, keepdim=True)
+    red, green, blue = image.split(1, dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

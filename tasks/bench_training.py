@@ -1,7 +1,8 @@
 """Training steps for `make bench`: our loop beside the plain one, in turn, in one process.
 
 The plain loop is what one writes first: a DataLoader that decodes a pair of PNGs for every sample, the
-reference UNet in contiguous memory, Adam, L1. Ours is models/training.py with the student's own settings.
+reference UNet in contiguous memory, Adam, and the same losses. Ours is models/training.py with the student's own
+settings, which also keeps an average of the weights.
 """
 
 import time
@@ -100,6 +101,7 @@ def plain_step(block: Student, inputs: Pictures, targets: Pictures, work: Path) 
     """A step of the plain loop over PNGs written to `work`."""
     import torch
 
+    from models.losses import total
     from models.students import build_student
 
     write_pngs(inputs, targets, work)
@@ -110,7 +112,7 @@ def plain_step(block: Student, inputs: Pictures, targets: Pictures, work: Path) 
     def step() -> None:
         torch.use_deterministic_algorithms(False)  # a plain loop would not ask for it
         picture, target = next(batches)
-        loss = torch.nn.functional.l1_loss(student(picture), target)
+        loss, _ = total(student(picture), target, block.train.losses)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
