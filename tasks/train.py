@@ -10,8 +10,9 @@ digest of everything that decides the result, so a checkpoint is never taken for
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import models
 from models.errors import UserError
-from tasks.files import check_sha256, read_json, replacing_folder, sha256_bytes, sha256_json, write_jsonl
+from tasks.files import check_sha256, read_json, replacing_folder, sha256_bytes, sha256_file, sha256_json, write_jsonl
 from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS, student_main, work_folder
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.training import Line, Recipe, Training
+
+CODE = ("batches.py", "losses.py", "students.py", "training.py")  # of models/, as in dvc.yaml
 
 
 def train(params: Params, name: str, block: Student) -> None:
@@ -38,6 +41,8 @@ def train(params: Params, name: str, block: Student) -> None:
             "init": start,
             "train": block.train.model_dump(),
             "shared": params.train.model_dump(),
+            # Without the code, a changed loss would be handed the old one's finished checkpoint.
+            "code": {name: sha256_file(Path(models.__path__[0]) / name) for name in CODE},
         }
     )
     checkpoint = own_checkpoint(work_folder(name), key)

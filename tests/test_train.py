@@ -15,6 +15,7 @@ from processes import wait_until
 from scenes import scene
 from test_students import SMALL
 
+import models
 from models.errors import UserError
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
 from tasks.params import load_params
@@ -125,6 +126,19 @@ def test_pairs_with_other_bytes_are_refused(here: Path) -> None:
         file.write(b"\x01")
     with pytest.raises(UserError, match="pairs .*sha256"):
         check_pairs(folder, block)
+
+
+def test_a_checkpoint_of_other_code_is_not_taken(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params()
+    train(params, "oil", params.student("oil"))
+    [before] = (here / "data/.work/oil").glob("train-*.safetensors")
+    changed = shutil.copytree(Path(models.__path__[0]), here / "changed")
+    with (changed / "losses.py").open("a") as file:
+        file.write("# another loss\n")
+    monkeypatch.setattr(models, "__path__", [str(changed)])
+    train(params, "oil", params.student("oil"))
+    [after] = (here / "data/.work/oil").glob("train-*.safetensors")
+    assert after != before
 
 
 def test_only_the_checkpoint_of_this_work_is_kept(tmp_path: Path) -> None:
