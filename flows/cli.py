@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from models.errors import UserError
-from tasks.params import load_params
+from tasks.params import check_files, load_params
 from tasks.pipeline import STAGES, StageFailed, stale_stages
 from tasks.stage import STUDENTS, die_with_parent, interrupt_on_terminate, one_line
 
@@ -41,15 +41,18 @@ def run(
         raise UserError("give a student's name or --all, not both")
     names = list(params.students) if every else [student or next(iter(params.students))]
     for name in names:
-        params.student(name)  # a wrong name is refused before anything starts
+        check_files(params, name)  # a wrong name or path is refused before anything starts
     from flows.headline import as_text, headline
 
-    for name in names:
-        if stale_stages(name):
-            _distil(name)
-        else:
-            print(f"{name}: nothing has changed, nothing to do")
-        print(as_text(name, headline(name)), flush=True)
+    try:
+        for name in names:
+            if stale_stages(name):
+                _distil(name)
+            else:
+                print(f"{name}: nothing has changed, nothing to do")
+            print(as_text(name, headline(name)), flush=True)
+    except KeyboardInterrupt:  # here, since Typer would end the program without a word
+        _fail("stopped; run again to go on from here", 130)
 
 
 def _distil(student: str) -> None:
@@ -94,11 +97,9 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point: what the user can mend is one line on stderr and exit code 1; Ctrl-C is 130."""
+    """Entry point: what the user can mend is one line on stderr and exit code 1."""
     try:
         app()
-    except KeyboardInterrupt:
-        _fail("stopped; run again to go on from here", 130)
     except StageFailed as failure:
         if failure.shown:
             raise SystemExit(1) from None

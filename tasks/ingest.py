@@ -153,7 +153,7 @@ def _check_splits(inputs: list[Input], set_aside: list[SetAside], ingest: Ingest
         if not any(one.split == split for one in inputs):
             groups = len({one.group for one in inputs})
             raise UserError(
-                f"ingest: no input of {len(inputs)} in {groups} groups fell to {split}: add photos to {ingest.folder}, "
+                f"no input of {len(inputs)} in {groups} groups fell to {split}: add photos to {ingest.folder}, "
                 "or change ingest.seed or ingest.split"
             )
 

@@ -213,7 +213,8 @@ class Params(Section):
 
 
 def _plain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # An unknown key first: what it was meant to be is then missing too.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     # The discriminator of a union is no key of the file.
     keys = [str(part) for part in first["loc"] if part not in ("painter", "onnx") or first["loc"][-1] == part]
     key = ".".join(keys)
@@ -223,6 +224,17 @@ def _plain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"params.yaml: missing key {key}{more}"
     return f"params.yaml: {key or 'top level'}: {first['msg']}, got {first['input']!r:.80}{more}"
+
+
+def check_files(params: Params, student: str) -> None:
+    """Refuse paths that lead nowhere before anything starts, naming the key."""
+    block = params.student(student)
+    wanted = {"ingest.folder": params.ingest.folder, f"students.{student}.init": block.init}
+    for key, path in wanted.items():
+        if not Path(path).is_dir() and not path.startswith("data/students/"):
+            raise UserError(f"params.yaml: {key}: no folder at {path}")
+    if block.teacher.kind == "onnx" and not Path(block.teacher.path).is_file():
+        raise UserError(f"params.yaml: students.{student}.teacher.path: no file at {block.teacher.path}")
 
 
 def parse_params(raw: Any) -> Params:

@@ -167,6 +167,8 @@ def test_a_killed_make_run_leaves_no_process_behind(
     for process in below:
         wait_until(lambda process=process: gone(process.pid))  # type: ignore[misc]
     assert "Traceback" not in told
+    if number == signal.SIGINT:
+        assert "stopped; run again to go on from here" in told
     assert (
         subprocess.run(["make", "-q", "env"], check=False).returncode == 0
     )  # and the environment still counts as made

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from models.errors import UserError
-from tasks.params import load_params, parse_params
+from tasks.params import check_files, load_params, parse_params
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +108,25 @@ def test_no_file(tmp_path: Path) -> None:
 def test_an_unknown_student_is_told_the_names(repository: Path) -> None:
     with pytest.raises(UserError, match="there are: oil, sketch"):
         load_params(repository / "params.yaml").student("watercolour")
+
+
+def test_a_misspelt_key_is_named_rather_than_the_one_it_was_meant_to_be(raw: Any) -> None:
+    wrong = changed(changed(raw, "generate.shard_size", ...), "generate.shard_sze", 16)
+    assert "unknown key generate.shard_sze (and 1 more)" in refusal(wrong)
+
+
+def test_paths_that_lead_nowhere_are_refused_by_key(raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "start").mkdir()
+    here = changed(changed(raw, "ingest.folder", "photos"), "students.oil.init", "start")
+    check_files(parse_params(here), "oil")
+    teacher = {"kind": "onnx", "name": "a", "version": 1, "path": "no.onnx", "sha256": "a" * 64}
+    for key, value, told in (
+        ("ingest.folder", "no", "ingest.folder: no folder at no"),
+        ("students.oil.init", "no", "students.oil.init: no folder at no"),
+        ("students.oil.teacher", teacher, "students.oil.teacher.path: no file at no.onnx"),
+    ):
+        with pytest.raises(UserError, match=told):
+            check_files(parse_params(changed(here, key, value)), "oil")
+    check_files(parse_params(changed(here, "students.oil.init", "data/students/sketch/student")), "oil")
