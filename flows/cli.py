@@ -5,6 +5,8 @@ Prefect and MLflow are imported only when there is something to run, so that not
 
 import os
 import sys
+from contextlib import ExitStack
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -45,25 +47,29 @@ def run(
     from flows.headline import as_text, headline
 
     try:
-        for name in names:
-            if stale_stages(name):
-                _distil(name)
-            else:
-                print(f"{name}: nothing has changed, nothing to do")
-            print(as_text(name, headline(name)), flush=True)
+        with ExitStack() as stack:
+            # One server for all students: Prefect sends a process's events to the first server it meets.
+            connect = cache(lambda: _connect(stack))
+            for name in names:
+                if stale_stages(name):
+                    connect()
+                    from flows.distil import distil
+
+                    distil(name)
+                else:
+                    print(f"{name}: nothing has changed, nothing to do")
+                print(as_text(name, headline(name)), flush=True)
     except KeyboardInterrupt:  # here, since Typer would end the program without a word
         _fail("stopped; run again to go on from here", 130)
 
 
-def _distil(student: str) -> None:
-    """Run the Prefect flow, on the configured server or on one of its own that ends with it."""
+def _connect(stack: ExitStack) -> None:
+    """Reach the configured Prefect server, or start one of our own that ends with `stack`."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    from flows.distil import distil
     from flows.server import reachable_server
 
-    with reachable_server():
-        distil(student)
+    stack.enter_context(reachable_server())
 
 
 @app.command()
