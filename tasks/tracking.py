@@ -34,6 +34,7 @@ ARTIFACTS = Path("mlflow/artifacts")
 # A server that is down is said to be down in seconds, not in MLflow's minutes.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # else its pages open with those for language models
 METRICS_IN_BATCH, PARAMS_IN_BATCH, DIGEST_LENGTH, TAG_LENGTH = 1000, 100, 36, 5000  # MLflow's limits
 
 
@@ -126,7 +127,7 @@ def _experiment(client: "MlflowClient", student: str) -> str:
     if found is None:
         place = None if "MLFLOW_TRACKING_URI" in os.environ else (ARTIFACTS / student).absolute().as_uri()
         try:
-            return str(client.create_experiment(student, artifact_location=place))
+            return str(client.create_experiment(student, artifact_location=place, tags=KIND))
         except MlflowException:
             found = client.get_experiment_by_name(student)  # another machine was faster
             if found is None:
