@@ -94,7 +94,7 @@ def test_it_says_where_things_are(made: tuple[Path, str]) -> None:
     for name in ("oil", "sketch"):
         for part in ("report/index.html", "bundle"):
             assert f"data/students/{name}/{part}" in made[1]
-    assert made[1].count("explained effect") == 2
+    assert made[1].count("  quality explained effect") == 2
     assert "make ui" in made[1]
 
 

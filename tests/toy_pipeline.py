@@ -39,11 +39,12 @@ def make_repository(root: Path, source: Path) -> Path:
     """A toy repository below `root` with the real params.yaml of `source`; returns its folder."""
     toy = root / "toy"
     (toy / ".dvc").mkdir(parents=True)
-    (toy / "data").mkdir()
+    (toy / "data" / "sources").mkdir(parents=True)
+    (toy / "start").mkdir()
     (toy / "mlflow").mkdir()
     (toy / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     params = yaml.safe_load((source / "params.yaml").read_text())
-    params["students"] = {STUDENT: params["students"][STUDENT]}
+    params["students"] = {STUDENT: params["students"][STUDENT] | {"init": "start"}}
     (toy / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copy(__file__, toy / "toy_pipeline.py")
     stages: dict[str, Any] = {}
