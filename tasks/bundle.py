@@ -27,7 +27,7 @@ from tasks.manifest import (
     verify_bundle,
 )
 from tasks.params import Params, Student
-from tasks.records import Input, Verdict, read_records
+from tasks.records import Input, Verdict, read_made, read_records
 from tasks.stage import STUDENTS, student_main
 
 INPUTS = Path("data/inputs/inputs.jsonl")
@@ -68,14 +68,8 @@ def bundle(params: Params, name: str, student: Student) -> None:
 
 def read_work(folder: Path, inputs: Path) -> Work:
     """Read and check what the bundle is made of."""
-    pairs = read_json(folder / "pairs" / "pairs.json")
-    student = read_json(folder / "student" / "student.json")
-    exported = read_json(folder / "exported" / "exported.json")
+    pairs, _, exported = read_made(folder)
     benchmark = read_json(folder / "benchmark" / "benchmark.json")
-    if student["pairs"] != pairs["digest"]:
-        raise UserError(f"{folder}/student was trained on other pairs than {folder}/pairs: run dvc repro")
-    if exported["student"] != student["weights_sha256"]:
-        raise UserError(f"{folder}/exported was made from other weights than {folder}/student: run dvc repro")
     models = {record["file"]: _read_model(folder / "exported", record) for record in exported["files"]}
     for row in benchmark["files"]:
         if row["file"] not in models or row["sha256"] != sha256_bytes(models[row["file"]]):

@@ -15,7 +15,7 @@ from models.errors import UserError
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
 from tasks.quality import COLOUR_AFFINE, Work, measure_student, panels, read_pairs
-from tasks.records import Input, Verdict, read_records
+from tasks.records import Input, Verdict, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.stage import STUDENTS, student_main
 
@@ -52,13 +52,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
 
 def read_work(folder: Path, inputs: Path) -> Work:
     """Read and check pairs/, student/ and exported/: right bytes, and made from one another."""
-    pairs = read_json(folder / "pairs" / "pairs.json")
-    student = read_json(folder / "student" / "student.json")
-    exported = read_json(folder / "exported" / "exported.json")
-    if student["pairs"] != pairs["digest"]:
-        raise UserError(f"{folder}/student was trained on other pairs than {folder}/pairs: run dvc repro")
-    if exported["student"] != student["weights_sha256"]:
-        raise UserError(f"{folder}/exported was made from other weights than {folder}/student: run dvc repro")
+    pairs, student, exported = read_made(folder)
     for file, sha256 in pairs["files"].items():
         if not file.startswith("val."):  # not read here
             check_sha256(folder / "pairs" / file, sha256, "pairs")

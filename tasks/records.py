@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from models.errors import UserError
-from tasks.files import read_jsonl, write_jsonl
+from tasks.files import read_json, read_jsonl, write_jsonl
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -94,3 +94,15 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """Read one record a line; a UserError for a missing, broken or older file."""
     return [kind.from_json(value) for value in read_jsonl(path)]
+
+
+def read_made(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """pairs.json, student.json and exported.json of a student; a UserError if one was not made from the one before."""
+    pairs = read_json(folder / "pairs" / "pairs.json")
+    student = read_json(folder / "student" / "student.json")
+    exported = read_json(folder / "exported" / "exported.json")
+    if student["pairs"] != pairs["digest"]:
+        raise UserError(f"{folder}/student was trained on other pairs than {folder}/pairs: run dvc repro")
+    if exported["student"] != student["weights_sha256"]:
+        raise UserError(f"{folder}/exported was made from other weights than {folder}/student: run dvc repro")
+    return pairs, student, exported

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import models
 from models.errors import UserError
-from tasks.files import check_sha256, read_json, replacing_folder, sha256_bytes, sha256_file, sha256_json, write_jsonl
+from tasks.files import (
+    check_sha256,
+    read_json,
+    replacing_folder,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    write_bytes,
+    write_json,
+    write_jsonl,
+)
 from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS, student_main, work_folder
@@ -142,8 +152,6 @@ def make_recipe(params: Params, block: Student) -> "Recipe":
 def publish(folder: Path, student: "nn.Module", record: dict[str, Any], curve: "list[Line]") -> None:
     """Write the student folder, whole or not at all."""
     from safetensors.torch import save
-
-    from tasks.files import write_bytes, write_json
 
     weights = save({name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()})
     with replacing_folder(folder) as new:
