@@ -2,12 +2,13 @@
 ENV := .venv
 MADE := $(ENV)/.made
 BIN := $(ENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 5000
 IS_RIGHT := 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))'
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	"$$name" -c $(IS_RIGHT) 2>/dev/null && { echo "$$name"; break; }; done)
 
-.PHONY: env run test check bench ui clean
+.PHONY: env run test test-slow check bench ui clean
 
 env: $(MADE)
 
@@ -25,7 +26,11 @@ run: env
 	@$(BIN)/understudy run --with-parent $(STUDENT)
 
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# Whole retrains: killed in every step, doubled, with MLflow down. CI runs them too.
+test-slow: env
+	$(PYTEST) -m slow
 
 check: env
 	$(BIN)/ruff check .
@@ -36,7 +41,7 @@ bench: env
 	$(BIN)/python -m tasks.bench
 
 ui: env
-	@$(BIN)/python -m tasks.tracking --port $(PORT)
+	@$(BIN)/python -m tasks.ui --port $(PORT)
 
 # Everything that `make run` made, and nothing else; the environment stays.
 clean:

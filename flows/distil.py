@@ -12,7 +12,7 @@ from prefect.tasks import Task
 
 from flows.headline import as_markdown, headline
 from models.errors import TryAgain
-from tasks.pipeline import StageFailed, StageRun, run_stage
+from tasks.pipeline import STAGES, StageFailed, StageRun, run_stage, up_to
 from tasks.stage import TRY_AGAIN
 
 MINUTE = 60.0
@@ -91,24 +91,21 @@ def lineage(student: str) -> StageRun:
     return done
 
 
+TASKS = (ingest, generate, curate, train, quantise, benchmark, evaluate, bundle, lineage)
+
+
 @flow(name="distil", flow_run_name="{student}")
-def distil(student: str) -> None:
-    """Bring everything of one student up to date; a stage that fails ends the run and is told to MLflow."""
+def distil(student: str, until: str = STAGES[-1]) -> None:
+    """Bring one student up to date as far as the stage `until`; a stage that fails ends the run, and MLflow is told."""
     done: list[StageRun] = []
     try:
-        done.append(ingest(student))
-        done.append(generate(student))
-        done.append(curate(student))
-        done.append(train(student))
-        done.append(quantise(student))
-        done.append(benchmark(student))
-        done.append(evaluate(student))
-        done.append(bundle(student))
-        done.append(lineage(student))
+        for bring in TASKS[: len(up_to(until))]:
+            done.append(bring(student))
     except StageFailed as failure:
         if failure.code != TRY_AGAIN:  # that is MLflow itself not answering
             from tasks.lineage import log_failure
 
             log_failure(student, [run.stage for run in done], failure.stage, failure.reason)
         raise
-    create_markdown_artifact(as_markdown(student, headline(student)), key=f"headline-{student}")
+    if until == STAGES[-1]:
+        create_markdown_artifact(as_markdown(student, headline(student)), key=f"headline-{student}")

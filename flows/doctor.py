@@ -148,7 +148,7 @@ def _prefect() -> Answer:
 
 
 def _mlflow() -> Answer:
-    from tasks.tracking import check_server
+    from tasks.mlflow_client import check_server
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
         return "ok", "no MLFLOW_TRACKING_URI; runs are kept in mlflow/mlflow.db"

@@ -11,7 +11,7 @@ def headline(student: str) -> Rows:
     """(what, figure) rows about one student's bundle; UserError when there is none or it is of another version."""
     folder = STUDENTS / student
     manifest = read_manifest(folder / "bundle" / MANIFEST)
-    shown = _shown(manifest)
+    shown = manifest.phone
     return [
         ("report", f"{folder}/report/index.html"),
         ("bundle", f"{folder}/bundle"),
@@ -21,12 +21,6 @@ def headline(student: str) -> Rows:
         ("size", f"{shown.file}: {shown.bytes / 2**20:.2f} MiB"),
         ("gate", ("passed: " if manifest.gate.passed else "FAILED: ") + manifest.gate.reason),
     ]
-
-
-def _shown(manifest: Manifest) -> ModelFile:
-    """The file a phone would run: int8 LiteRT, or the first there is."""
-    wanted = [entry for entry in manifest.files if (entry.runtime, entry.precision) == ("litert", "int8")]
-    return (wanted or manifest.files)[0]
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -19,6 +19,25 @@ from tasks.stage import WORK, die_with_parent, locked
 START_S = 120.0  # the first start on a machine makes Prefect's database: about half a minute
 
 
+# The run's own lines say what happens; Prefect's log would say it twice, with a traceback for every typo.
+QUIET = {
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "DVC_NO_ANALYTICS": "1",
+}
+
+
+@contextmanager
+def quiet_server() -> Iterator[None]:
+    """`reachable_server` for the command line, before Prefect is imported."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    with reachable_server():
+        yield
+
+
 @contextmanager
 def reachable_server() -> Iterator[None]:
     """A server that answers, for as long as the context lasts; UserError if the configured one does not."""
@@ -30,7 +49,11 @@ def reachable_server() -> Iterator[None]:
         yield
         return
     with own_server() as url, temporary_settings({PREFECT_API_URL: url}):
-        yield
+        os.environ["PREFECT_API_URL"] = url  # what a retrain starts in its workspace reports to it too
+        try:
+            yield
+        finally:
+            del os.environ["PREFECT_API_URL"]
 
 
 def check_server(url: str) -> None:
@@ -38,7 +61,8 @@ def check_server(url: str) -> None:
     import httpx
 
     try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=10)
+        # None at all is known at once; one that is there may have much to do.
+        httpx.get(f"{url.rstrip('/')}/health", timeout=httpx.Timeout(60, connect=10))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TryAgain(
             f"no Prefect server answers at {url} ({error}): start it (prefect server start), or unset PREFECT_API_URL"

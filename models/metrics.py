@@ -103,6 +103,16 @@ def mean_chroma(image: Tensor) -> Tensor:
     return (blue.square() + red.square()).sqrt().mean(dim=(1, 2))
 
 
+def scene(inputs: Tensor) -> Columns:
+    """What kind of picture each input is: (B,3,H,W) in [0,1] -> brightness, detail and colour, columns (B,)."""
+    columns = {
+        "luma": luma(inputs).mean(dim=(1, 2, 3)),
+        "detail": laplacian_energy(inputs),
+        "chroma": mean_chroma(inputs),
+    }
+    return {name: values.numpy().astype(np.float64) for name, values in columns.items()}
+
+
 def measure(output: Tensor, inputs: Tensor, target: Tensor) -> Columns:
     """All figures of each picture: output, input and teacher's picture, each (B,3,H,W) in [0,1] -> columns (B,)."""
     error, change = squared_error(output, target), squared_error(inputs, target)
@@ -149,25 +159,6 @@ def pool(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]:
         "sharpness_ratio": floored_ratio(means["sharpness"], means["teacher_sharpness"], LEVEL**2),
         "chroma_ratio": floored_ratio(means["chroma"], means["teacher_chroma"], LEVEL),
     }
-
-
-def explained_interval(
-    columns: Mapping[str, npt.NDArray[np.float64]], photos: Sequence[str], *, resamples: int = 2000, seed: int = 0
-) -> dict[str, float | int] | None:
-    """95 % bootstrap interval of the explained effect, drawing whole photos (Efron 1979; cluster bootstrap).
-
-    `photos[i]` names the photo or clip that picture i was cut from: crops of one photo are not independent, so
-    photos are drawn, not crops. None with a single photo, which says nothing about others.
-    """
-    names, member = np.unique(np.asarray(photos), return_inverse=True)
-    if len(names) < 2:
-        return None
-    error = np.bincount(member, weights=columns["error"])
-    change = np.bincount(member, weights=columns["change"])
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(resamples, len(names)))
-    values = 1.0 - error[drawn].sum(axis=1) / np.maximum(change[drawn].sum(axis=1), np.finfo(np.float64).tiny)
-    low, high = np.quantile(values, [0.025, 0.975])
-    return {"low": float(low), "high": float(high), "level": 0.95, "photos": len(names), "resamples": resamples}
 
 
 def batches(arrays: Sequence[Pictures], size: int) -> Iterator[list[Pictures]]:

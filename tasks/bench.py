@@ -49,6 +49,8 @@ LATENCY = ("latency, int8 over reference fp32, LiteRT, 1 thread", 0.40, "ratio")
 TRAINING = ("training speed over the reference's", 3.0, "ratio")
 DATA_WAIT = ("data wait in a training step", 0.03, "share")
 NO_OP = ("no-op make run over no-op dvc repro", 1.5, "ratio")
+TEACHERS = 1.5  # pairs per second over the plain loop's, of each local teacher
+STYLE_NETWORK = Path("../shared/data/teachers/udnie.onnx")
 MEMORY = ("peak memory of the largest process of make run", 4.0, "GiB")
 Goal = tuple[str, float, str]  # name, target, unit
 
@@ -156,6 +158,22 @@ def training(params: Params, name: str, block: Student, work: Path) -> list[Line
     ]
 
 
+def teachers(params: Params, work: Path) -> list[Line]:
+    """Pairs per second of each local teacher as generate asks it, over one picture after the other."""
+    from tasks import bench_teachers as kinds
+
+    rivals = [kinds.painter(), kinds.restyler(), kinds.stylegan2(work / "faces")]
+    if STYLE_NETWORK.exists():
+        rivals.append(kinds.onnx(STYLE_NETWORK))
+    lines = []
+    for number, rival in enumerate(rivals):
+        say(f"teacher {rival.name}, by generate and by the plain loop in turn")
+        ours, plain = kinds.compare(rival, params, work / f"teacher-{number}")
+        note = f"{ours:.2f} over {plain:.2f} pairs/s, {params.generate.workers} workers"
+        lines.append(at_least((f"teacher {rival.name}, over the plain loop", TEACHERS, "ratio"), ours / plain, note))
+    return lines
+
+
 def no_op(name: str) -> list[Line]:
     """Wall time of `make run` over that of `dvc repro` when nothing has changed, started in turn."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
@@ -243,6 +261,7 @@ def bench() -> None:
         lines = [
             *measured((LATENCY,), lambda: latency(params, name, block, work)),
             *measured((TRAINING, DATA_WAIT), lambda: training(params, name, block, work)),
+            *measured((("teachers over the plain loop", TEACHERS, "ratio"),), lambda: teachers(params, work)),
             *measured((NO_OP,), lambda: no_op(name)),
             *measured((MEMORY,), lambda: memory(name)),
         ]

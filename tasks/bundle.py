@@ -7,13 +7,14 @@ Command: python -m tasks.bundle --student NAME
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from tasks.evidence import Evidence
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
-from tasks.gate import Decision, Evidence, decide
+from tasks.gate import Decision, decide
 from tasks.manifest import (
     MANIFEST,
     SCHEMA,
@@ -27,13 +28,13 @@ from tasks.manifest import (
     verify_bundle,
 )
 from tasks.params import Params, Student
+from tasks.phone import MIB, phone_file
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.stage import STUDENTS, student_main
 
 INPUTS = Path("data/inputs/inputs.jsonl")
 CARD = "MODEL_CARD.md"
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-MIB = 2**20
 ORIGINS_SHOWN = 12  # per licence, in the card
 
 
@@ -53,9 +54,10 @@ def bundle(params: Params, name: str, student: Student) -> None:
     """Write data/students/NAME/bundle; raises UserError where what it reads does not belong together."""
     folder = STUDENTS / name
     work = read_work(folder, INPUTS)
-    decision = decide(find_evidence(work), student.gate)
+    evidence = find_evidence(work)
+    decision = decide(evidence, None, student.gate)  # its own merits; tasks/compare.py is about the champion
     manifest = describe(name, student.task, work, decision)
-    card = write_card(manifest, work).encode()
+    card = write_card(manifest, work, evidence).encode()
     document = Document(file=CARD, sha256=sha256_bytes(card), bytes=len(card))
     with replacing_folder(folder / "bundle") as made:
         for file, data in work.models.items():
@@ -101,19 +103,18 @@ def _read_model(folder: Path, record: Mapping[str, Any]) -> bytes:
 
 
 def find_evidence(work: Work) -> Evidence:
-    """What the gate judges: the int8 LiteRT file, which is what a phone runs, beside the best colour map."""
-    phone = [one["file"] for one in work.exported["files"] if (one["runtime"], one["precision"]) == ("litert", "int8")]
-    quality = work.quality["files"].get(phone[0], {}) if phone else {}
-    rows = [row for row in work.benchmark["files"] if row["file"] in phone and row["threads"] == 1]
-    return Evidence(
-        explained_effect=quality.get("explained_effect"),
-        colour_affine_explained=work.quality["baselines"].get("colour_affine", {}).get("explained_effect"),
-        sharpness_ratio=quality.get("sharpness_ratio"),
-        chroma_ratio=quality.get("chroma_ratio"),
-        int8_psnr_db=quality.get("psnr_to_float_db"),
-        p90_ms=rows[0]["p90_ms"] if rows else None,
+    """What evaluate measured of the file a phone runs, with what this bundle ships of it."""
+    found = work.quality.get("evidence")
+    if not isinstance(found, dict):
+        raise UserError("report/quality.json holds no evidence for the gate: run dvc repro evaluate")
+    evidence = Evidence.from_json(found)
+    if (evidence.pairs, evidence.teacher) != (work.pairs["digest"], work.pairs["teacher"]):
+        raise UserError("report/quality.json was measured on other pairs than those of pairs/: run dvc repro evaluate")
+    phone = phone_file(work.exported["files"])
+    return replace(
+        evidence,
+        shipped_sha256=sha256_bytes(work.models[phone["file"]]),
         bundle_mib=sum(len(data) for data in work.models.values()) / MIB,
-        test_samples=work.quality["test_samples"],
     )
 
 
@@ -171,7 +172,7 @@ def _quality(found: Mapping[str, Any]) -> Quality:
     return Quality.model_validate({key: found.get(key) for key in Quality.model_fields})
 
 
-def write_card(manifest: Manifest, work: Work) -> str:
+def write_card(manifest: Manifest, work: Work, evidence: Evidence) -> str:
     """MODEL_CARD.md: the manifest in words."""
     import jinja2
 
@@ -182,6 +183,7 @@ def write_card(manifest: Manifest, work: Work) -> str:
     return environment.from_string(TEMPLATE.read_text()).render(
         dict(manifest),
         size=work.pairs["size"],
+        evidence=evidence,
         rows=rows,
         machine_words=_in_words(manifest.machine),
         training_pairs=work.pairs["counts"]["train"],

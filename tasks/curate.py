@@ -63,7 +63,7 @@ class Kept:
 def broken(facts: Facts, kept: Kept, limits: Curate) -> str:
     """The teacher gave NaN or infinity, a constant picture, or mostly values outside [0,1]."""
     if not facts.pair.finite:
-        return "the teacher gave values that are not finite"
+        return f"the teacher refused it: {facts.pair.refused}" if facts.pair.refused else "values that are not finite"
     if facts.contrast < limits.min_contrast:
         return f"contrast {facts.contrast:.4f} is below min_contrast {limits.min_contrast:g}"
     if facts.pair.clipped > limits.max_clipped:

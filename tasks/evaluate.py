@@ -14,7 +14,8 @@ from typing import Any
 from models.errors import UserError
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
-from tasks.quality import COLOUR_AFFINE, Work, measure_student, panels, read_pairs
+from tasks.phone import student_evidence
+from tasks.quality import COLOUR_AFFINE, Work, measure_student, panels, read_pairs, summarise
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.stage import STUDENTS, student_main
@@ -26,11 +27,12 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     """Write data/students/NAME/report; raises UserError where what it reads does not belong together."""
     folder = STUDENTS / name
     work = read_work(folder, INPUTS)
-    quality, models = measure_student(folder, work)
+    columns, models = measure_student(folder, work)
+    quality = summarise(columns, work, student_evidence(work, models, columns))
     evidence = Evidence(
         name=name,
         quality=quality,
-        benchmark=read_json(folder / "benchmark" / "benchmark.json"),
+        benchmark=work.benchmark,
         exported=work.exported,
         student=work.student,
         pairs=work.pairs,
@@ -51,7 +53,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
 
 
 def read_work(folder: Path, inputs: Path) -> Work:
-    """Read and check pairs/, student/ and exported/: right bytes, and made from one another."""
+    """Read pairs/, student/, exported/ and benchmark/, and check right bytes, and that one was made from another."""
     pairs, student, exported = read_made(folder)
     for file, sha256 in pairs["files"].items():
         if not file.startswith("val."):  # not read here
@@ -65,6 +67,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
         pairs=pairs,
         student=student,
         exported=exported,
+        benchmark=read_json(folder / "benchmark" / "benchmark.json"),
         inputs=test_inputs,
         targets=test_targets,
         verdicts=verdicts,

@@ -1,6 +1,9 @@
 """What each stage left on disk, told as parameters, figures, pictures and digests: what lineage hands to MLflow.
 
-Reads the JSON beside the tensors, never the tensors. One function per stage, in the dict FACTS.
+Reads the JSON beside the tensors, never the tensors. One function per stage, in the dict FACTS. Figures are named
+GROUP.WHAT or GROUP.WHOSE.WHAT, the same in every run (mlflow/metrics.yaml); WHOSE is a model file by its precision,
+with `onnx-` before it where it is not LiteRT's, or a contestant of the quality table. Where nobody is named it is the
+file a phone runs.
 """
 
 import json
@@ -9,11 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.evidence import Evidence
 from tasks.files import read_json, read_jsonl, sha256_file
+from tasks.gate import RuleResult
+from tasks.gate_table import cell, row
 from tasks.params import Params, Student
+from tasks.phone import phone_file
+from tasks.quality import TORCH
+from tasks.records import SPLITS
+from tasks.rules import explained_low, worst_slice
 from tasks.stage import STUDENTS, work_folder
 
 INPUTS = Path("data/inputs")
+BANDS = ("best", "median", "worst")  # of the report's pictures, by the student's own explained effect
+TABLE = ("| rule | against | found | limit | verdict |", "|---|---|---|---|---|")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +38,11 @@ class StageFacts:
     made_from: Mapping[str, str]  # what it read -> digest
     figures: Mapping[str, Any] = field(default_factory=dict)  # nested; its numbers become metrics
     curve: tuple[Mapping[str, Any], ...] = ()  # lines with `step`
-    files: tuple[Path, ...] = ()  # to look at: pictures, pages, cards
+    pictures: Mapping[str, Path] = field(default_factory=dict)  # by the same keys in every run
+    sheets: tuple[Path, ...] = ()  # of the files, those by which pipeline runs are compared
+    files: tuple[Path, ...] = ()  # to look at: pages, cards, pictures
     tags: Mapping[str, str] = field(default_factory=dict)
+    told: str = ""  # in Markdown, for the pipeline run's page
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -69,9 +84,8 @@ def _ingest(params: Params, name: str, block: Student) -> StageFacts:
         params=params.ingest.model_dump(),
         made_from={},
         figures={
-            "inputs": len(inputs),
-            "set_aside": len(read_jsonl(INPUTS / "set_aside.jsonl")),
-            "split": {split: splits.count(split) for split in sorted(set(splits))},
+            "inputs": {split: splits.count(split) for split in SPLITS}
+            | {"set_aside": len(read_jsonl(INPUTS / "set_aside.jsonl"))}
         },
     )
 
@@ -84,12 +98,12 @@ def _generate(params: Params, name: str, block: Student) -> StageFacts:
         stage="generate",
         digest=sha256_file(raw / "manifest.jsonl"),
         params={
-            "generate": params.generate.model_dump(),
+            "generate": params.generate.model_dump(exclude={"cluster"}),  # an address is no fact of the pairs
             "teacher": block.teacher.model_dump(),
             "pairs": block.pairs.model_dump(),
         },
         made_from={"inputs": sha256_file(INPUTS / "inputs.jsonl"), "teacher": teacher["digest"]},
-        figures={"shards": len(shards), "pairs": sum(int(shard["pairs"]) for shard in shards)},
+        figures={"raw": {"shards": len(shards), "pairs": sum(int(shard["pairs"]) for shard in shards)}},
         tags={
             "teacher.name": teacher["name"],
             "teacher.version": str(teacher["version"]),
@@ -106,7 +120,7 @@ def _curate(params: Params, name: str, block: Student) -> StageFacts:
         digest=pairs["digest"],
         params=params.curate.model_dump(),
         made_from={"raw": sha256_file(folder / "raw" / "manifest.jsonl")},
-        figures=read_json(folder / "pairs" / "yield.json"),
+        figures={"yield": read_json(folder / "pairs" / "yield.json"), "pairs": pairs["counts"]},
         tags={"pairs.digest": pairs["digest"]},
     )
 
@@ -124,21 +138,34 @@ def _train(params: Params, name: str, block: Student) -> StageFacts:
             "init": block.init,
         },
         made_from={"pairs": student["pairs"], "init": student["init"]},
-        figures={"parameters": student["parameters"], "val": student.get("val"), "final": student.get("final")},
+        figures={"train": {"parameters": student["parameters"]}},
         curve=tuple(read_jsonl(folder / "curve.jsonl")),
         tags={"weights.sha256": student["weights_sha256"]},
     )
 
 
-def _quantise(params: Params, name: str, block: Student) -> StageFacts:
+def _exported(name: str) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """exported.json: its path, what it says, and each file's name in figures."""
     path = STUDENTS / name / "exported" / "exported.json"
     exported = read_json(path)
+    return path, exported, {file["file"]: _whose(file) for file in exported["files"]}
+
+
+def _whose(file: Mapping[str, Any]) -> str:
+    return str(file["precision"]) if file["runtime"] == "litert" else f"{file['runtime']}-{file['precision']}"
+
+
+def _quantise(params: Params, name: str, block: Student) -> StageFacts:
+    path, exported, whose = _exported(name)
     return StageFacts(
         stage="quantise",
         digest=sha256_file(path),
         params=params.quantise.model_dump(),
         made_from={"weights": exported["student"]},
-        figures={file["file"]: {"bytes": file["bytes"], "parity": file["parity"]} for file in exported["files"]},
+        figures={
+            "size": {whose[file["file"]]: {"bytes": file["bytes"]} for file in exported["files"]},
+            "parity": {whose[file["file"]]: file["parity"] for file in exported["files"]},
+        },
         tags={f"file.{file['file']}": file["sha256"] for file in exported["files"]},
     )
 
@@ -146,47 +173,73 @@ def _quantise(params: Params, name: str, block: Student) -> StageFacts:
 def _benchmark(params: Params, name: str, block: Student) -> StageFacts:
     path = STUDENTS / name / "benchmark" / "benchmark.json"
     rows = read_json(path)["files"]
+    _, _, whose = _exported(name)
+    figures: dict[str, Any] = {}
+    for timed in rows:
+        key = whose[timed["file"]]
+        place = f"latency.{key}" if timed["threads"] == 1 else f"latency.{key}.threads-{timed['threads']}"
+        figures[place] = {what: timed[what] for what in ("p50_ms", "p90_ms", "p99_ms")}
+        figures[f"memory.{key}"] = {"peak_mib": timed["peak_mib"]}
     return StageFacts(
         stage="benchmark",
         digest=sha256_file(path),
         params=params.benchmark.model_dump(),
-        made_from={row["file"]: row["sha256"] for row in rows},
-        figures={f"{row['file']}.threads-{row['threads']}": row for row in rows},
+        made_from={timed["file"]: timed["sha256"] for timed in rows},
+        figures=figures,
     )
 
 
 def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
     folder = STUDENTS / name
-    quality = read_json(folder / "report" / "quality.json")
-    exported = read_json(folder / "exported" / "exported.json")
+    report = folder / "report"
+    quality = read_json(report / "quality.json")
+    evidence = Evidence.from_json(quality["evidence"])
     pairs = read_json(folder / "pairs" / "pairs.json")
-    pictures = sorted(path for path in (folder / "report").rglob("*") if path.suffix in (".html", ".png", ".svg"))
+    _, exported, whose = _exported(name)
+    phone = phone_file(exported["files"])["file"]
+    of_phone = quality["files"][phone] | {"flicker": evidence.flicker, "structure_kept": evidence.structure_kept}
+    of_phone |= {"explained_low": explained_low(evidence).value, "worst_slice": worst_slice(evidence).value}
+    others = {whose[file]: found for file, found in quality["files"].items() if file != phone}
     return StageFacts(
         stage="evaluate",
-        digest=sha256_file(folder / "report" / "quality.json"),
+        digest=sha256_file(report / "quality.json"),
         params=params.evaluate.model_dump(),
         made_from={"pairs": pairs["digest"], **{file["file"]: file["sha256"] for file in exported["files"]}},
-        figures={key: value for key, value in quality.items() if not key.startswith("per_sample")},
-        files=tuple(pictures),
+        figures={"quality": of_phone | others | {TORCH: quality["student"]} | quality["baselines"]},
+        pictures=_samples(report / "images"),
+        sheets=tuple(report.glob("samples.png")),
+        files=tuple(sorted(path for path in report.rglob("*") if path.suffix in (".html", ".png", ".svg"))),
     )
+
+
+def _samples(images: Path) -> dict[str, Path]:
+    """The first picture of each band: input, teacher and what the phone's file makes of it."""
+    panels = {"input": "input", "teacher": "teacher", "student": "int8"}
+    found = {
+        f"samples/{band}.{key}": images / f"{band}-1-{panel}.png" for band in BANDS for key, panel in panels.items()
+    }
+    return {key: path for key, path in found.items() if path.exists()}
 
 
 def _bundle(params: Params, name: str, block: Student) -> StageFacts:
     folder = STUDENTS / name / "bundle"
-    manifest = read_json(folder / "manifest.json")
-    results = {f"{rule['name']}": rule["value"] for rule in manifest["gate"]["results"]}
+    digest, manifest = sha256_file(folder / "manifest.json"), read_json(folder / "manifest.json")
+    gate = manifest["gate"]
+    # Bundles made before had neither of the two.
+    results = [RuleResult.from_json({"against": "", "blessing": "quality"} | one) for one in gate["results"]]
+    verdict = "passed" if gate["passed"] else "failed"
     return StageFacts(
         stage="bundle",
-        digest=sha256_file(folder / "manifest.json"),
+        digest=digest,
         params=block.gate.model_dump(),
         made_from={file["file"]: file["sha256"] for file in manifest["files"]},
-        figures={"gate": results, "passed": int(manifest["gate"]["passed"])},
-        files=(folder / "manifest.json", *sorted(folder.glob("*.md"))),
-        tags={
-            "bundle.sha256": sha256_file(folder / "manifest.json"),
-            "gate": "passed" if manifest["gate"]["passed"] else "failed",
-            "gate.reason": manifest["gate"]["reason"],
+        figures={
+            "gate": {"passed": int(gate["passed"]), "failed_rules": sum(not one.passed for one in results)},
+            "gate.rule": {one.name: one.value for one in results},
         },
+        files=(folder / "manifest.json", *sorted(folder.glob("*.md"))),
+        tags={"bundle.sha256": digest, "gate": verdict, "gate.reason": gate["reason"]},
+        told="\n".join([f"**Gate {verdict}:** {cell(gate['reason'])}", "", *TABLE, *map(row, results)]),
     )
 
 

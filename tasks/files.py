@@ -1,7 +1,6 @@
 """Files that are whole or not there: temp -> fsync -> rename, and digests of what was written.
 
-Every stage writes through here. A process killed at any moment leaves either the old file, or the new
-one, or a stray `.tmp-*` that the next writer removes; never half a file under its final name.
+Every stage writes through here, on models/files.py.
 """
 
 import hashlib
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-
-TEMPORARY = ".tmp-"
+from models.files import TEMPORARY, replacing, sync_folder
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -47,30 +45,6 @@ def check_sha256(path: Path, expected: str, what: str) -> None:
     found = sha256_file(path)
     if found != expected:
         raise UserError(f"{what}: {path} has sha256 {found}, expected {expected}: restore the file or change the pin")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success fsync it and rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,37 +1,36 @@
 """The gate: which students may ship. Pure: evidence and rules in, a decision with its reasons out.
 
-Each rule is a key of a student's `gate:` block. Evidence that is missing, NaN or infinite fails its rule:
-what was not measured is not known to be good.
+Each rule is a key of a student's `gate:` block (tasks/rules.py), judged against its limit there; two more see to it
+that the evidence is of the file that ships, and that candidate and champion were measured against the same
+reference. Evidence that is missing, NaN or infinite fails its rule: what was not measured is not known to be good.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
+from models.errors import UserError
+from tasks.evidence import Evidence
 from tasks.params import Gate
 from tasks.records import Record
+from tasks.rules import RULES, Blessing, Found, Measure, known, photos_of
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence(Record):
-    """What was measured of one student, on test pairs where it is about pictures; None is "not measured"."""
-
-    explained_effect: float | None = None  # 1 - MSE(student, teacher) / MSE(input, teacher)
-    colour_affine_explained: float | None = None  # the same figure of the best global colour map
-    sharpness_ratio: float | None = None  # Laplacian energy over the teacher's
-    chroma_ratio: float | None = None  # over the teacher's
-    int8_psnr_db: float | None = None  # int8 against float output, mean
-    p90_ms: float | None = None  # int8 LiteRT, one thread
-    bundle_mib: float | None = None  # all model files
-    test_samples: float | None = None
+SAME_FILE, SAME_REFERENCE = "same_file", "same_reference"
+# Of each rule about identity: against what, and what is so where it is met.
+IDENTITY = {
+    SAME_FILE: ("the shipped file", "the file that was measured is the one that ships"),
+    SAME_REFERENCE: ("the pairs and their teacher", "pairs and teacher are known, and the same for both"),
+}
+CHANGE_AGREES = 1e-3  # relative: how far the teacher changes the inputs is one number, but for rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleResult(Record):
     """One row of the decision table."""
 
-    name: str  # the rule's key in params.yaml
-    value: float | None  # None: missing or not finite
+    name: str  # the rule's key in params.yaml, or one of IDENTITY
+    against: str  # the reference, in words
+    blessing: Blessing
+    value: float | None  # None: missing or not finite; of IDENTITY 1 for yes and 0 for no
     limit: float
     passed: bool
     reason: str
@@ -42,59 +41,118 @@ class Decision(Record):
     """Whether a student may ship; `reason` names every rule that failed."""
 
     passed: bool
+    quality: bool  # the first blessing: its pictures are good enough
+    target: bool  # the second: it runs on the target
     reason: str
     results: tuple[RuleResult, ...]
+    skipped: tuple[str, ...]  # rules about the champion, where there is none
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The decision a JSON object stands for; a UserError when its keys are not this version's."""
+        try:
+            results = tuple(RuleResult.from_json(one) for one in value["results"])
+            return cls(**value | {"results": results, "skipped": tuple(value["skipped"])})
+        except (TypeError, KeyError) as error:
+            raise UserError(f"the decision does not fit this version ({error}): decide again") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """What a rule looks at, and in which words."""
+def decide(candidate: Evidence, champion: Evidence | None, rules: Gate) -> Decision:
+    """Judge a student by every rule; it passes only if all of them do.
 
-    words: str
-    unit: str
-    value: Callable[[Evidence], float | None]
-
-
-def _above_colour_affine(evidence: Evidence) -> float | None:
-    if evidence.explained_effect is None or evidence.colour_affine_explained is None:
-        return None
-    return evidence.explained_effect - evidence.colour_affine_explained
-
-
-_SHARPNESS = Measure(words="sharpness against the teacher", unit="", value=lambda found: found.sharpness_ratio)
-
-# A key that begins with min_ is the least allowed value, one that begins with max_ the greatest.
-RULES: dict[str, Measure] = {
-    "min_explained_effect": Measure(words="explained effect", unit="", value=lambda found: found.explained_effect),
-    "min_above_colour_affine": Measure(
-        words="explained effect beyond the best colour map's", unit="", value=_above_colour_affine
-    ),
-    "min_sharpness_ratio": _SHARPNESS,
-    "max_sharpness_ratio": _SHARPNESS,
-    "min_chroma_ratio": Measure(words="chroma against the teacher", unit="", value=lambda found: found.chroma_ratio),
-    "min_int8_psnr_db": Measure(words="fidelity of int8 to float", unit=" dB", value=lambda found: found.int8_psnr_db),
-    "max_p90_ms": Measure(words="p90 latency of int8 on one thread", unit=" ms", value=lambda found: found.p90_ms),
-    "max_bundle_mib": Measure(words="size of the model files", unit=" MiB", value=lambda found: found.bundle_mib),
-    "min_test_samples": Measure(words="number of test pairs", unit="", value=lambda found: found.test_samples),
-}
+    Without a champion the rules about it are skipped, not passed.
+    """
+    results = [same_file(candidate, champion), same_reference(candidate, champion)]
+    skipped = []
+    for name, measure in RULES.items():
+        found = measure.find(candidate, champion)
+        if found is None:
+            skipped.append(name)
+        else:
+            results.append(judge(name, measure, found, float(getattr(rules, name))))
+    failed = [result for result in results if not result.passed]
+    # What was timed is the measured file too: another file shipped voids both blessings.
+    void = not results[0].passed
+    return Decision(
+        passed=not failed,
+        quality=not any(result.blessing == "quality" for result in failed),
+        target=not void and not any(result.blessing == "target" for result in failed),
+        reason="; ".join(result.reason for result in failed) or "every rule is met",
+        results=tuple(results),
+        skipped=tuple(skipped),
+    )
 
 
-def decide(candidate: Evidence, rules: Gate) -> Decision:
-    """Judge a student by every rule; it passes only if all of them do."""
-    results = tuple(_judge(name, measure, candidate, float(getattr(rules, name))) for name, measure in RULES.items())
-    failed = [result.reason for result in results if not result.passed]
-    return Decision(passed=not failed, reason="; ".join(failed) or "every rule is met", results=results)
+def same_file(candidate: Evidence, champion: Evidence | None) -> RuleResult:
+    """Whether the file that was measured is the one that ships, of both."""
+    for who, evidence in (("candidate", candidate), ("champion", champion)):
+        if evidence is None:
+            continue
+        if not evidence.measured_sha256 or not evidence.shipped_sha256:
+            return _identity(SAME_FILE, f"which file of the {who} was measured, or ships, is not known")
+        if evidence.measured_sha256 != evidence.shipped_sha256:
+            measured, shipped = evidence.measured_sha256, evidence.shipped_sha256
+            return _identity(SAME_FILE, f"the {who}'s file {measured:.12} was measured, but {shipped:.12} ships")
+    return _identity(SAME_FILE)
 
 
-def _judge(name: str, measure: Measure, evidence: Evidence, limit: float) -> RuleResult:
-    value = measure.value(evidence)
-    if value is None or not math.isfinite(value):
-        what = "was not measured" if value is None else "is not a finite number"
-        reason = f"{measure.words} {what}"
-        return RuleResult(name=name, value=None, limit=limit, passed=False, reason=reason)
+def same_reference(candidate: Evidence, champion: Evidence | None) -> RuleResult:
+    """Whether pairs and teacher are known and those of the champion's evidence, photo by photo."""
+    if not candidate.pairs or not candidate.teacher:
+        return _identity(SAME_REFERENCE, "against which pairs and teacher the candidate was measured is not known")
+    if champion is None:
+        return _identity(SAME_REFERENCE)
+    if candidate.pairs != champion.pairs:
+        return _identity(SAME_REFERENCE, "candidate and champion were measured on different pairs")
+    if candidate.teacher != champion.teacher:
+        return _identity(SAME_REFERENCE, "candidate and champion were measured against different teachers")
+    for who, evidence in (("candidate", candidate), ("champion", champion)):
+        told = photos_of(evidence)
+        if isinstance(told, str):
+            return _identity(SAME_REFERENCE, f"the evidence of the {who} {told}")
+    mine, its = ({photo.name: photo.change for photo in one.photos} for one in (candidate, champion))
+    if mine.keys() != its.keys() or not all(_near(mine[name], its[name]) for name in mine):
+        return _identity(SAME_REFERENCE, "candidate and champion were measured on different photos")
+    return _identity(SAME_REFERENCE)
+
+
+def _near(a: float, b: float) -> bool:
+    return known(a) and known(b) and abs(a - b) <= CHANGE_AGREES * max(abs(a), abs(b))
+
+
+def _identity(name: str, wrong: str = "") -> RuleResult:
+    against, right = IDENTITY[name]
+    return RuleResult(
+        name=name,
+        against=against,
+        blessing="quality",
+        value=0.0 if wrong else 1.0,
+        limit=1.0,
+        passed=not wrong,
+        reason=wrong or right,
+    )
+
+
+def judge(name: str, measure: Measure, found: Found, limit: float) -> RuleResult:
+    """Compare what a rule found with its limit."""
     least = name.startswith("min_")
-    passed = value >= limit if least else value <= limit
-    # Enough digits that a value which fails by a hair does not look like the limit.
-    place = ("at least" if least else "at most") if passed else ("below" if least else "above")
-    reason = f"{measure.words} {value:.6g}{measure.unit} is {place} {limit:g}{measure.unit}"
-    return RuleResult(name=name, value=value, limit=limit, passed=passed, reason=reason)
+    if known(found.value):
+        value: float | None = float(found.value)
+        passed = found.value >= limit if least else found.value <= limit
+        place = ("at least" if least else "at most") if passed else ("below" if least else "above")
+        note = f" ({found.note})" if found.note else ""
+        # Enough digits that a value which fails by a hair does not look like the limit.
+        reason = f"{measure.words}{note} {found.value:.6g}{measure.unit} is {place} {limit:g}{measure.unit}"
+    else:
+        value, passed = None, False
+        what = found.note or "was not measured"
+        reason = f"{measure.words} {what if found.value is None else 'is not a finite number'}"
+    return RuleResult(
+        name=name,
+        against=measure.against,
+        blessing=measure.blessing,
+        value=value,
+        limit=limit,
+        passed=passed,
+        reason=reason,
+    )

@@ -7,7 +7,8 @@ data/.work/NAME/generate.cost.json.
 Command: python -m tasks.generate --student NAME
 
 Every pair is a function of the teacher's digest, the input's digest, the crop and the seed, so the bytes of
-raw/ do not depend on the number of workers, the batch size or on kills.
+raw/ do not depend on the number of workers, the batch size, on kills or on where the work is done: here, or on a Ray
+cluster (tasks/cluster.py), from which only this machine's process writes.
 """
 
 import json
@@ -15,19 +16,24 @@ import multiprocessing
 import shutil
 import signal
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from functools import lru_cache
+from contextlib import closing
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models.errors import UserError
-from models.teachers import Teacher, load_teacher
-from tasks.files import TEMPORARY, read_json, sha256_json, sync_folder, write_json, write_jsonl
+from models.files import TEMPORARY, sync_folder
+from models.teachers import REMOTE, Teacher, load_teacher
+from models.teachers.digests import teacher_digest
+from models.teachers.pinned import places
+from tasks.cluster import on_cluster
+from tasks.files import read_json, sha256_json, write_json, write_jsonl
+from tasks.need import check_need
 from tasks.params import Pairs, Params, Student
 from tasks.progress import progress
 from tasks.records import Input, Pair, read_records
@@ -35,38 +41,51 @@ from tasks.shards import Job, is_whole, make_shard
 from tasks.stage import STUDENTS, die_with_parent, student_main, work_folder
 
 INPUTS = Path("data/inputs")
-FORMAT = 1  # raise it when crops are cut or stored in another way: shards begun before are then not used
+FORMAT = 2  # raise it when crops are cut or stored in another way: shards begun before are then not used
 
 
 def generate(params: Params, name: str, student: Student) -> None:
     """Make data/students/NAME/raw, going on from what an earlier run left."""
     settings = student.teacher.model_dump()
-    teacher = load_teacher(settings)
+    shared = params.generate
+    away = shared.cluster != "" and settings["kind"] not in REMOTE
+    load = cache(partial(load_teacher, settings))
+    if not away:  # where others do the work, it would take this machine's memory for nothing
+        load()
+    digest = teacher_digest(settings)
     inputs = read_records(INPUTS / "inputs.jsonl", Input)
-    pairs = plan(inputs, student.pairs, teacher.digest)
+    pairs = plan(inputs, student.pairs, digest)
     if not pairs:
         raise UserError("data/inputs holds no inputs: add photos to the folder that ingest.folder names")
-    shared = params.generate
-    key = sha256_json(
-        [FORMAT, teacher.digest, student.pairs.size, shared.shard_size, [pair.to_json() for pair in pairs]]
-    )
+    drawn = plan_samples(student.pairs, digest)
+    planned = [pair.to_json() for pair in pairs + drawn]
+    key = sha256_json([FORMAT, digest, student.pairs.size, shared.shard_size, planned])
     folder = work_folder(name) / f"generate-{key[:16]}"
     origins = {item.digest: item.origin for item in inputs}
     jobs = [
         Job(
             name=f"shard-{number:05d}",
-            pairs=tuple(pairs[at : at + shared.shard_size]),
-            origins={pair.input: origins[pair.input] for pair in pairs[at : at + shared.shard_size]},
+            pairs=tuple(some),
+            origins={pair.input: origins[pair.input] for pair in some if pair.input},
             folder=folder,
             images=INPUTS / "images",
             size=student.pairs.size,
             batch_size=shared.batch_size,
             teacher=settings,
         )
-        for number, at in enumerate(range(0, len(pairs), shared.shard_size))
+        for number, some in enumerate([*in_shards(pairs, shared.shard_size), *in_shards(drawn, shared.shard_size)])
     ]
-    _make_missing(jobs, folder, name, shared.workers, teacher)
-    _finish(jobs, folder, STUDENTS / name / "raw", {**settings, "digest": teacher.digest})
+    missing = [job for job in jobs if not is_whole(job)]
+    if len(missing) == len(jobs):
+        print(f"generate {name}: {check_need(name, student, load)}", file=sys.stderr)
+    # A teacher behind an API is asked by this one process, whatever is set: one ledger, one rate, one cap.
+    workers = 1 if settings["kind"] in REMOTE else min(shared.workers, len(missing))
+    if away:
+        work = on_cluster(missing, shared, work_folder(name) / "generate.ray.log")
+    else:
+        work = _in_turn(missing, load) if workers < 2 else in_processes(missing, workers)
+    _make_missing(jobs, missing, folder, name, work)
+    _finish(jobs, folder, STUDENTS / name / "raw", {**settings, "digest": digest})
     shutil.rmtree(folder)
 
 
@@ -77,6 +96,34 @@ def plan(inputs: Sequence[Input], pairs: Pairs, teacher: str) -> list[Pair]:
         for item in sorted(inputs, key=lambda item: item.digest)
         for k in range(pairs.train_crops if item.split == "train" else pairs.held_out_crops)
     ]
+
+
+def in_shards(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
+    """The pairs, `size` at a time."""
+    return (pairs[at : at + size] for at in range(0, len(pairs), size))
+
+
+def plan_samples(pairs: Pairs, teacher: str) -> list[Pair]:
+    """The pairs that the teacher draws from nothing; for training alone, as an app sees real pictures."""
+    planned = []
+    for k in range(pairs.samples):
+        seed = int(np.random.default_rng(int(sha256_json([pairs.seed, "sample", k]), 16)).integers(2**31))
+        found = sha256_json([teacher, "sample", pairs.size, seed])
+        planned.append(
+            Pair(
+                id=found,
+                teacher=teacher,
+                input="",
+                crop=(0, 0, pairs.size),
+                hue=0,
+                seed=seed,
+                split="train",
+                group=found,
+                finite=True,
+                clipped=0.0,
+            )
+        )
+    return planned
 
 
 def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
@@ -103,46 +150,36 @@ def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
     )
 
 
-def _make_missing(jobs: Sequence[Job], folder: Path, name: str, workers: int, teacher: Teacher) -> None:
-    """Make the shards that are not whole, in this process or in several."""
+def _make_missing(
+    jobs: Sequence[Job], missing: Sequence[Job], folder: Path, name: str, work: Generator[Job, None, None]
+) -> None:
+    """Let `work` make the shards that are not whole."""
     for other in folder.parent.glob("generate-*"):
         if other != folder:
             shutil.rmtree(other)
-    missing = [job for job in jobs if not is_whole(job)]
     whole = {path for job in jobs if job not in missing for path in (job.tensors, job.records, job.done)}
     for stray in folder.glob("*/*"):
         if stray not in whole:
             stray.unlink()
     if len(missing) < len(jobs):
         print(f"generate {name}: going on; {len(jobs) - len(missing)} of {len(jobs)} shards are there", file=sys.stderr)
-    with progress(f"generate {name}", sum(len(job.pairs) for job in missing), "pairs") as advance:
-        work = _in_turn(missing, teacher) if min(workers, len(missing)) < 2 else _in_processes(missing, workers)
-        with closing(work) as made:
-            for job in made:
-                advance(len(job.pairs))
+    count = sum(len(job.pairs) for job in missing)
+    with closing(work) as made, progress(f"generate {name}", count, "pairs") as advance:
+        for job in made:
+            advance(len(job.pairs))
 
 
-def _in_turn(jobs: Sequence[Job], teacher: Teacher) -> Generator[Job, None, None]:
-    with _one_thread():
-        for job in jobs:
-            make_shard(job, teacher)
-            yield job
+def _in_turn(jobs: Sequence[Job], load: Callable[[], Teacher]) -> Generator[Job, None, None]:
+    for job in jobs:
+        make_shard(job, load())
+        yield job
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep BLAS to one thread: more would add sums in another order and change bits."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(1):
-        yield
-
-
-def _in_processes(jobs: Sequence[Job], workers: int) -> Generator[Job, None, None]:
+def in_processes(jobs: Sequence[Job], workers: int) -> Generator[Job, None, None]:
     """Make the shards in `workers` processes; yields each job as it is done, and leaves no process behind."""
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin_worker)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     try:
         # A worker inherits the blocked Ctrl-C: this process alone answers it, without tracebacks from others.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -176,8 +213,7 @@ def _begin_worker() -> None:
 
 
 def _work(job: Job) -> None:
-    with _one_thread():
-        make_shard(job, _teacher_of_this_process(json.dumps(dict(job.teacher), sort_keys=True)))
+    make_shard(job, _teacher_of_this_process(json.dumps(dict(job.teacher), sort_keys=True)))
 
 
 @lru_cache(maxsize=1)
@@ -190,8 +226,9 @@ def _finish(jobs: Sequence[Job], folder: Path, raw: Path, teacher: dict[str, Any
     """Add what describes the whole, then move it to `raw` in one rename."""
     done = [read_json(job.done) for job in jobs]
     write_jsonl(folder / "raw" / "manifest.jsonl", [record["line"] for record in done])
-    # Where a teacher's file lies is no part of what it is; its sha256 is.
-    write_json(folder / "raw" / "teacher.json", {key: value for key, value in teacher.items() if key != "path"})
+    # Where a teacher's files lie is no part of what it is; their sha256 is.
+    read = {place.key for place in places(teacher)}
+    write_json(folder / "raw" / "teacher.json", {key: value for key, value in teacher.items() if key not in read})
     seconds, count = sum(record["teacher_seconds"] for record in done), sum(len(job.pairs) for job in jobs)
     cost = {"pairs": count, "teacher_seconds": round(seconds, 2), "seconds_per_pair": round(seconds / count, 4)}
     write_json(folder.parent / "generate.cost.json", cost)

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue, StringConstraints, Validation
 
 from models.errors import UserError
 from tasks.files import check_sha256, read_json
-from tasks.params import Count, Positive, Section, Sha256
+from tasks.schema import Count, Positive, Section, Sha256
 
 SCHEMA = "understudy-bundle/1"
 MANIFEST = "manifest.json"
@@ -111,6 +111,9 @@ class Rule(Part):
     limit: float
     passed: bool
     reason: str
+    # Bundles made before these were written stay readable: a champion may be one.
+    against: str = ""  # the reference, in words
+    blessing: Literal["quality", "target"] | None = None
 
 
 class GateOutcome(Part):
@@ -147,6 +150,12 @@ class Manifest(Part):
     def entries(self) -> list[ModelFile | Document]:
         """Every file beside manifest.json."""
         return [*self.files, *self.documents]
+
+    @property
+    def phone(self) -> ModelFile:
+        """The file a phone runs: int8 LiteRT, or the first there is."""
+        wanted = [entry for entry in self.files if (entry.runtime, entry.precision) == ("litert", "int8")]
+        return (wanted or self.files)[0]
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""

@@ -4,28 +4,23 @@ Defaults live in params.yaml alone. An unknown key, a wrong type or a value out 
 one line that names the key.
 """
 
+import copy
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from models.errors import UserError
+from models.teachers import SAMPLING
+from models.teachers.pinned import places
+from tasks.schema import Count, Fraction, Positive, PositiveFloat, Section, Weight
+from tasks.teacher_params import TAGS, Teacher
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 NAME = re.compile(r"^[a-z][a-z0-9-]{0,62}$")
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, strict types, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+# The C parser reads 1,000 students in about a second, Python's own in ten; not every PyYAML has it.
+YAML_LOADER: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Split(Section):
@@ -55,7 +50,10 @@ class Generate(Section):
 
     shard_size: Positive  # pairs in a shard: the most that a kill can cost
     batch_size: Positive  # pairs the teacher sees at once
-    workers: Positive  # processes
+    workers: Positive  # processes, or actors on the cluster: at most so many, as soon as there is room for each
+    # "" is this machine; a Ray cluster of which this machine is a node is "auto" or HOST:PORT. It changes no byte.
+    cluster: Annotated[str, StringConstraints(pattern=r"^(auto|[^\s/]+:[0-9]+)?$")]
+    gpus_per_actor: Fraction  # share of a GPU that each actor on the cluster takes; 0 keeps it off the GPUs
 
 
 class Curate(Section):
@@ -96,26 +94,23 @@ class Evaluate(Section):
     grid: Positive  # images each of best, median and worst
 
 
-class PainterTeacher(Section):
-    """The weightless painterly renderer (models/teachers/painter.py)."""
+class Retrain(Section):
+    """How bumps of the teacher are followed (flows/retrain.py)."""
 
-    kind: Literal["painter"]
-    name: str
-    version: Positive
-    style: Literal["oil", "sketch"]
+    base: str  # the commit whose pins count: HEAD, or origin/main on a machine that follows a server
+    teacher_samples: Positive  # test inputs on which a new teacher is compared with the old one
 
 
-class OnnxTeacher(Section):
-    """Any image-to-image ONNX model; its file is checked against sha256 before use."""
+class Drift(Section):
+    """When the inputs the app sees have left those the student was taught on (tasks/drift.py)."""
 
-    kind: Literal["onnx"]
-    name: str
-    version: Positive
-    path: str
-    sha256: Sha256
-
-
-Teacher = Annotated[PainterTeacher | OnnxTeacher, Field(discriminator="kind")]
+    folder: str  # recent photos, or feature histograms (*.json) where photos may not leave the phones
+    min_inputs: Positive  # fewer say nothing
+    max_inputs: Positive  # of either side, drawn by seed
+    max_p_value: Fraction  # of a permutation test; above it there is no drift
+    min_distance: Weight  # what a drift must measure besides being significant, to be worth a retrain
+    permutations: Positive
+    seed: Count
 
 
 class Pairs(Section):
@@ -126,6 +121,7 @@ class Pairs(Section):
     held_out_crops: Positive  # per validation or test input
     min_scale: Annotated[float, Field(gt=0, le=1)]  # smallest crop side over the input's short side
     recolour: Fraction  # share of the training crops whose hues are turned, for colours the inputs lack
+    samples: Count = 0  # training pairs that a generative teacher draws from nothing, besides those of the inputs
     seed: Count
 
 
@@ -154,17 +150,29 @@ class Train(Section):
 
 
 class Gate(Section):
-    """What a student must reach; see tasks/gate.py."""
+    """What a student must reach, and what it must reach against the champion; see tasks/gate.py."""
 
+    # Quality, against the (new) teacher's pictures of the test inputs.
     min_explained_effect: Fraction
+    min_explained_effect_low: Fraction  # the lower end of its 95 % bootstrap interval over photos
     min_above_colour_affine: Fraction  # explained effect beyond the best global colour map's
+    min_worst_slice: Annotated[float, Field(ge=-1, le=1)]  # explained effect on the slice where it is least
     min_sharpness_ratio: Weight  # Laplacian energy over the teacher's
     max_sharpness_ratio: PositiveFloat
     min_chroma_ratio: Weight
     min_int8_psnr_db: PositiveFloat  # int8 against the same student's float output, mean over test images
+    max_flicker: PositiveFloat  # levels of 255: what changes under camera motion beyond the motion itself
+    min_test_samples: Positive
+    # Quality against the champion, both on the same inputs; not judged where there is no champion.
+    min_gain_over_champion: float  # explained effect of the new teacher: the lower end of the paired 95 % interval
+    min_worst_slice_gain: float  # the least gain over all slices
+    max_flicker_over_champion: PositiveFloat  # ratio
+    max_structure_drop: Weight  # of the input's edges kept, champion minus candidate; asks no teacher
+    # Runs on target.
     max_p90_ms: PositiveFloat  # of the int8 LiteRT file on one thread
     max_bundle_mib: PositiveFloat
-    min_test_samples: Positive
+    max_p90_over_champion: PositiveFloat  # ratio, both timed in turn in one run
+    max_size_over_champion: PositiveFloat  # ratio of the int8 LiteRT files
 
 
 class Student(Section):
@@ -177,12 +185,24 @@ class Student(Section):
     init: str  # a folder with student.json and, unless it says scratch, weights.safetensors
     train: Train
     gate: Gate
+    distil_anyway: bool  # even if the teacher itself keeps to the gate's latency and size (tasks/need.py)
+    approval: bool  # a person says yes (understudy promote) before a student that passed the gate is promoted
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "Student":
         if self.train.crop > self.pairs.size:
             raise ValueError(f"train.crop {self.train.crop} is larger than pairs.size {self.pairs.size}")
         return self
+
+    @model_validator(mode="after")
+    def _samples_are_to_be_had(self) -> "Student":
+        if self.pairs.samples and self.teacher.kind not in SAMPLING:
+            raise ValueError(f"pairs.samples: a {self.teacher.kind} teacher draws nothing from nothing; set it to 0")
+        return self
+
+
+# Keys below a student's block, joined by dots, and the values they have in that profile.
+Profile = dict[str, bool | int | float | str]
 
 
 class Params(Section):
@@ -195,13 +215,16 @@ class Params(Section):
     quantise: Quantise
     benchmark: Benchmark
     evaluate: Evaluate
+    retrain: Retrain
+    drift: Drift
+    profiles: dict[str, Profile]  # by name: a smaller run, such as CI makes of a pull request
     students: Annotated[dict[str, Student], Field(min_length=1)]
 
     @field_validator("students")
     @classmethod
     def _plain_names(cls, students: dict[str, Student]) -> dict[str, Student]:
         for name in students:
-            if not NAME.match(name):
+            if not NAME.fullmatch(name):
                 raise ValueError(f"student name {name!r}: use small letters, digits and -, beginning with a letter")
         return students
 
@@ -212,18 +235,17 @@ class Params(Section):
         return self.students[name]
 
 
-def _plain(error: ValidationError) -> str:
+def _plain(error: ValidationError, where: str = "params.yaml") -> str:
     # An unknown key first: what it was meant to be is then missing too.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    # The discriminator of a union is no key of the file.
-    keys = [str(part) for part in first["loc"] if part not in ("painter", "onnx") or first["loc"][-1] == part]
+    keys = [str(part) for part in first["loc"] if part not in TAGS or first["loc"][-1] == part]
     key = ".".join(keys)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"params.yaml: unknown key {key}{more}"
+        return f"{where}: unknown key {key}{more}"
     if first["type"] == "missing":
-        return f"params.yaml: missing key {key}{more}"
-    return f"params.yaml: {key or 'top level'}: {first['msg']}, got {first['input']!r:.80}{more}"
+        return f"{where}: missing key {key}{more}"
+    return f"{where}: {key or 'top level'}: {first['msg']}, got {first['input']!r:.80}{more}"
 
 
 def check_files(params: Params, student: str) -> None:
@@ -233,24 +255,62 @@ def check_files(params: Params, student: str) -> None:
     for key, path in wanted.items():
         if not Path(path).is_dir() and not path.startswith("data/students/"):
             raise UserError(f"params.yaml: {key}: no folder at {path}")
-    if block.teacher.kind == "onnx" and not Path(block.teacher.path).is_file():
-        raise UserError(f"params.yaml: students.{student}.teacher.path: no file at {block.teacher.path}")
+    for place in places(block.teacher.model_dump()):
+        if not (place.is_here or place.revision):
+            raise UserError(f"params.yaml: students.{student}.teacher.{place.key}: nothing lies at {place.where}")
+
+
+def with_profile(block: dict[str, Any], overrides: Profile) -> dict[str, Any]:
+    """A copy of a student's block with the values of a profile; the given block, whose parts may be shared, stays."""
+    changed = copy.deepcopy(block)
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        place = changed
+        for part in path:
+            place = place.get(part)  # type: ignore[assignment]
+            if not isinstance(place, dict):
+                raise UserError(f"unknown key {key}")
+        if path[:1] == ["teacher"] or key in ("teacher", "task"):
+            raise UserError(f"{key} may not be changed: a profile makes the same student from the same teacher")
+        place[last] = value
+    return changed
+
+
+def _check_profiles(params: Params) -> None:
+    """Refuse a profile that does not fit every student, before it is wanted in the middle of a night."""
+    for profile, overrides in params.profiles.items():
+        for name, block in params.students.items():
+            where = f"params.yaml: profiles.{profile} for student {name}"
+            try:
+                Student.model_validate(with_profile(block.model_dump(), overrides))
+            except ValidationError as error:
+                raise UserError(_plain(error, where)) from None
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from None
 
 
 def parse_params(raw: Any) -> Params:
     """Check a parsed YAML value against the schema; raises UserError naming the first wrong key."""
     try:
-        return Params.model_validate(raw)
+        params = Params.model_validate(raw)
     except ValidationError as error:
         raise UserError(_plain(error)) from None
+    _check_profiles(params)
+    return params
+
+
+def parse_yaml(text: str, what: str = "params.yaml") -> Any:
+    """The value of a YAML text; raises UserError with one line that names it as `what`."""
+    try:
+        return yaml.load(text, Loader=YAML_LOADER)
+    except yaml.YAMLError as error:
+        raise UserError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml; raises UserError with one line."""
     try:
-        raw = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise UserError(f"no {path} here: run this from the repository's root") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    return parse_params(raw)
+    return parse_params(parse_yaml(text, str(path)))

@@ -56,6 +56,11 @@ def target(stage: str, student: str) -> str:
     return stage if stage in SHARED else f"{stage}@{student}"
 
 
+def up_to(stage: str) -> tuple[str, ...]:
+    """The stages up to and including this one, in order."""
+    return STAGES[: STAGES.index(stage) + 1]
+
+
 def stale_stages(student: str) -> list[str]:
     """The stages of one student that DVC would run now, in order; asks DVC in this process (about a second).
 
@@ -67,6 +72,14 @@ def stale_stages(student: str) -> list[str]:
     if answer["outcome"] == "failed":
         raise UserError(answer["reason"])
     return [stage for stage in STAGES if target(stage, student) in answer["result"]]
+
+
+def cache_folder() -> Path:
+    """Where DVC keeps its cache (`dvc cache dir`), absolute."""
+    answer = _ask_dvc(lambda repo: repo.cache.local_cache_dir)
+    if answer["outcome"] != "done":
+        raise UserError(answer["reason"])
+    return Path(answer["result"]).absolute()
 
 
 def run_stage(stage: str, student: str, *, timeout_s: float) -> StageRun:
@@ -117,12 +130,12 @@ def _attempt(stage: str, student: str, timeout_s: float) -> dict[str, Any]:
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            _stop(process)
+            stop_group(process)
             minutes = f"{timeout_s / 60:.0f} min" if timeout_s >= 120 else f"{timeout_s:g} s"
             reason = f"stopped after {minutes}, its time-out in flows/distil.py; run again to go on from there"
             return {"outcome": "failed", "reason": reason}
         except BaseException:  # Ctrl-C, or an exception of whoever runs us: leave nothing behind
-            _stop(process)
+            stop_group(process)
             raise
         answer = report.read()
     if not answer:
@@ -139,8 +152,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "SHELL": shutil.which("bash") or "/bin/sh", "DVC_NO_ANALYTICS": "1"}
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Signal the whole group INT, then TERM, then KILL, until nothing of it is left."""
+def stop_group(process: subprocess.Popen[Any]) -> None:
+    """Signal the whole group of a session's leader INT, then TERM, then KILL, until nothing of it is left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

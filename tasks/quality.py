@@ -1,7 +1,8 @@
 """What evaluate measures: every contestant's pictures of the test set against the teacher's.
 
 Contestants are the torch student, each exported file, and two baselines without any learning: the input left as
-it is, and the best global colour map, fitted on the training pairs. Called by tasks/evaluate.py.
+it is, and the best global colour map, fitted on the training pairs. Called by tasks/evaluate.py, and by
+tasks/compare.py for the champion's file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import UserError
+from tasks.evidence import Evidence
+from tasks.intervals import explained_interval
 from tasks.progress import progress
 from tasks.records import Verdict
 
@@ -33,6 +36,7 @@ class Work:
     pairs: dict[str, Any]  # pairs.json
     student: dict[str, Any]  # student.json
     exported: dict[str, Any]  # exported.json
+    benchmark: dict[str, Any]  # benchmark.json
     inputs: Pictures  # test, (N,S,S,3), memory-mapped
     targets: Pictures
     verdicts: list[Verdict]  # of the test rows, in their order
@@ -86,8 +90,8 @@ def to_pictures(values: Any) -> Floats:
     return pictures
 
 
-def measure_student(folder: Path, work: Work) -> tuple[dict[str, Any], dict[str, Model]]:
-    """quality.json's content, and the models that gave it."""
+def measure_student(folder: Path, work: Work) -> tuple[dict[str, Columns], dict[str, Model]]:
+    """Per-picture columns of every contestant by name, and the models that gave them."""
     import torch
 
     from models.torch_setup import prepare_torch
@@ -95,8 +99,7 @@ def measure_student(folder: Path, work: Work) -> tuple[dict[str, Any], dict[str,
     prepare_torch(torch.get_num_threads())
     with torch.inference_mode():
         models = open_models(folder, work)
-        columns = measure_all(models, work.inputs, work.targets, float_twins(work.exported["files"]))
-    return summarise(columns, work), models
+        return measure_all(models, work.inputs, work.targets, float_twins(work.exported["files"])), models
 
 
 def float_twins(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -136,20 +139,20 @@ def checked(name: str, output: Floats, shape: tuple[int, ...]) -> Floats:
     return np.clip(output, 0.0, 1.0)
 
 
-def summarise(columns: Mapping[str, Columns], work: Work) -> dict[str, Any]:
-    """Pooled figures of every contestant and the per-picture ones of the file a phone would run."""
-    from models import metrics
-
+def summarise(columns: Mapping[str, Columns], work: Work, evidence: Evidence) -> dict[str, Any]:
+    """quality.json: figures of every contestant, what the gate is told of the phone's file, and each picture's own."""
     figures = {name: rounded(pooled(column)) for name, column in columns.items()}
     shown = shown_file(work.exported["files"])
-    interval = metrics.explained_interval(columns[TORCH], work.photos)
+    photos = evidence.photos
+    interval = explained_interval([photo.error for photo in photos], [photo.change for photo in photos])
     return {
         "test_samples": len(work.inputs),
-        "test_photos": len(set(work.photos)),
+        "test_photos": len(photos),
         "student": figures[TORCH],
-        "explained_effect_interval": interval and rounded(interval),  # of the torch student
+        "explained_effect_interval": interval and interval.to_json(),  # of the evidence's file
         "baselines": {name: figures[name] for name in (IDENTITY, COLOUR_AFFINE)},
         "files": {record["file"]: figures[record["file"]] for record in work.exported["files"]},
+        "evidence": evidence.to_json(),
         "per_sample_of": shown,
         "per_sample": per_sample(columns[shown], work),
     }

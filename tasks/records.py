@@ -60,7 +60,7 @@ class Pair(Record):
 
     id: str  # sha256 of teacher, input, crop, size and seed
     teacher: str  # the teacher's digest
-    input: str  # Input.digest
+    input: str  # Input.digest; "" where the teacher drew the input too
     crop: tuple[int, int, int]  # left, top, side in pixels of the input; scaled to the pair's size
     hue: int  # degrees by which the crop's hues are turned before the teacher sees it; 0 leaves it as it is
     seed: int
@@ -68,6 +68,8 @@ class Pair(Record):
     group: str  # the input's
     finite: bool  # the teacher gave neither NaN nor infinity
     clipped: float  # share of the teacher's values outside [0,1]
+    refused: str = ""  # the teacher's reason for not making a picture, where it gives one
+    strength: float | None = None  # of the effect, where the teacher says it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,6 +133,7 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         machine=machine_text(evidence.benchmark["machine"]),
         speed=speed,
         sizes=size_rows(evidence.exported["files"]),
+        parts=part_rows(evidence.quality["evidence"], evidence.inputs),
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),
         inputs_digest=sha256_json(sorted(one.digest for one in evidence.inputs)),
@@ -178,6 +179,23 @@ def size_rows(files: Sequence[Json]) -> list[dict[str, Any]]:
     largest = max(file["bytes"] for file in files)
     rows = [{**file, "bar": round(100 * file["bytes"] / largest, 2)} for file in files]
     return sorted(rows, key=lambda row: (row["bytes"], row["file"]))
+
+
+def part_rows(gate: Json, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+    """Slices and photos of the gate's evidence, worst first, with the bar of their explained effect in percent.
+
+    A part that the teacher did not change, or that is empty, has no explained effect and is left out.
+    """
+    origins = {one.group: one.origin for one in inputs}
+    named = [(one["name"], one["samples"], one) for one in gate["slices"]]
+    named += [(origins.get(one["name"], one["name"][:12]), one["count"], one) for one in gate["photos"]]
+    rows = [
+        {"name": name, "samples": samples, "explained_effect": 1 - one["error"] / one["change"]}
+        for name, samples, one in named
+        if one["change"] > 0
+    ]
+    rows.sort(key=lambda row: (row["explained_effect"], row["name"]))
+    return [row | {"bar": round(100 * min(1.0, max(0.0, row["explained_effect"])), 2)} for row in rows]
 
 
 def headline(evidence: Evidence, speed: Sequence[Json]) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def work_folder(student: str | None) -> Path:
     return WORK / student if student else WORK
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """Ask Linux to end this process (by SIGTERM) when its parent dies; `parent` is the parent's pid if known.
+def die_with_parent(parent: int | None = None, by: signal.Signals = signal.SIGTERM) -> None:
+    """Ask Linux to end this process when its parent dies; `parent` is the parent's pid if known.
 
     Killing `dvc repro` or `make` with SIGKILL would otherwise orphan the stage, which would go on
     writing beside the next run.
@@ -40,7 +40,7 @@ def die_with_parent(parent: int | None = None) -> None:
     if not sys.platform.startswith("linux"):
         return
     parent = parent or os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+    ctypes.CDLL(None, use_errno=True).prctl(1, by)  # 1 = PR_SET_PDEATHSIG
     if os.getppid() != parent:
         raise SystemExit("the parent process ended before the stage began")
 
@@ -88,7 +88,7 @@ def failure_note(name: str, student: str | None) -> Path:
 
 def _note_failure(name: str, student: str | None, line: str) -> None:
     # The note is a courtesy: a full disk, often the very reason, must not hide the line itself.
-    if student is None or NAME.match(student):
+    if student is None or NAME.fullmatch(student):
         with suppress(OSError):
             write_text(failure_note(name, student), line)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 from toy_pipeline import make_repository
 
 REPOSITORY = Path(__file__).parent.parent
@@ -24,6 +25,12 @@ os.environ.update(
 )
 for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start servers come first: they take longest, and two workers are to end together."""
+    slow = {item.path for item in items if item.get_closest_marker("server") or item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,11 +73,15 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def _run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    folder = make_repository(tmp_path_factory.mktemp("finished"), REPOSITORY)
-    command = [sys.executable, "-m", "flows.cli", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+    def make(root: Path) -> str:
+        command = [sys.executable, "-m", "flows.cli", "run"]
+        toy = make_repository(root, REPOSITORY)
+        done = subprocess.run(command, cwd=toy, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    root, told = made_once(tmp_path_factory, "finished", make)
+    return root / "toy", told
 
 
 @pytest.fixture

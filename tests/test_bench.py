@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from tiny_onnx import affine_bytes, pinned
 
 from models.errors import UserError
-from tasks import bench
+from tasks import bench, bench_teachers
 from tasks.files import write_json
+from tasks.params import load_params
 from tasks.pipeline import SHARED, STAGES
 
 
@@ -46,3 +48,17 @@ def test_peak_memory_is_the_largest_stage_s(tmp_path: Path, monkeypatch: pytest.
     [line] = bench.memory("oil")
     assert line.value is None
     assert "bundle" in line.note
+
+
+def test_a_teacher_is_asked_by_generate_and_by_the_plain_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    affine = pinned(tmp_path / "affine.onnx", affine_bytes(0.5, 0.25))
+    rival = bench_teachers.Rival(
+        name="affine", settings=affine, load=lambda: lambda picture: asked.append(picture.shape), pairs=12
+    )
+    ours, plain = bench_teachers.compare(rival, load_params(repository / "params.yaml"), tmp_path)
+    assert ours > 0 and plain > 0
+    assert asked == [(256, 256, 3)] * (1 + 2 * 4)  # once to begin with, then two rounds
+    assert len(list(tmp_path.glob("turn-*/done/*.json"))) == 2 * 3

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from evidences import good
 from tiny_onnx import affine_bytes
 
 from models.errors import UserError
@@ -107,7 +108,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) ->
         for record in records
     }
     baselines = {"identity": QUALITY | {"explained_effect": 0.0}, "colour_affine": QUALITY | {"explained_effect": 0.3}}
+    phone = next(record for record in records if record["file"] == "student.int8.tflite")
+    evidence = good(pairs=A, teacher=C, measured_sha256=phone["sha256"], shipped_sha256=None, bundle_mib=None)
     quality = {"files": files, "baselines": baselines, "test_samples": 40, "more": "is ignored"}
+    quality["evidence"] = evidence.to_json()
     write_json(FOLDER / "report/quality.json", quality)
     return tmp_path
 
@@ -146,7 +150,11 @@ def test_what_is_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     }
     assert phone["quality"]["psnr_to_float_db"] == 45.0 and phone["parity"]["psnr_db"] == 60.0
     assert [row["threads"] for row in phone["latency"]] == [1, 2]
-    assert manifest["gate"]["passed"] and len(manifest["gate"]["results"]) == 9
+    assert manifest["gate"]["passed"]
+    rules = {row["name"]: row for row in manifest["gate"]["results"]}
+    assert rules["max_p90_ms"]["blessing"] == "target" and rules["max_p90_ms"]["against"] == "the target"
+    assert {"same_file", "min_worst_slice", "max_flicker"} < set(rules)
+    assert not [name for name in rules if "champion" in name]
     assert verify_bundle(BUNDLE).to_json() == manifest
     assert "gate passed" in capsys.readouterr().out
     jsonschema.validate(manifest, Manifest.model_json_schema())
@@ -171,6 +179,8 @@ def test_the_card(folder: Path) -> None:
     assert "test.jpg" not in card
     for digest in (A, B, C):
         assert digest in card
+    assert "change by 6.0 levels of 255 beyond the motion" in card
+    assert "| max_p90_ms | the target | 6.000 | 33.0 | passed |" in card
     assert "\n\n\n" not in card
 
 
@@ -191,8 +201,13 @@ def change(path: str, edit: Callable[[Any], None]) -> None:
     write_json(FOLDER / path, value)
 
 
+def measured(**changed: Any) -> Callable[[Any], None]:
+    """Edit the evidence in quality.json."""
+    return lambda value: value["evidence"].update(changed)
+
+
 def test_a_student_that_fails_the_gate_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change("report/quality.json", lambda value: value["files"]["student.int8.tflite"].update(chroma_ratio=0.1))
+    change("report/quality.json", measured(chroma_ratio=0.1))
     manifest = run()
     assert not manifest["gate"]["passed"]
     assert [row["name"] for row in manifest["gate"]["results"] if not row["passed"]] == ["min_chroma_ratio"]
@@ -200,20 +215,30 @@ def test_a_student_that_fails_the_gate_says_so(folder: Path, capsys: pytest.Capt
     assert "**Did not pass the gate:** chroma against the teacher" in (BUNDLE / "MODEL_CARD.md").read_text()
 
 
-def test_evidence_is_of_the_file_a_phone_runs(folder: Path) -> None:
-    change("report/quality.json", lambda value: value["files"]["student.fp32.onnx"].update(explained_effect=0.1))
+def test_evidence_is_of_what_ships(folder: Path) -> None:
     evidence = find_evidence(read_work(FOLDER, Path("data/inputs/inputs.jsonl")))
-    assert evidence.explained_effect == 0.75 and evidence.colour_affine_explained == 0.3
-    assert evidence.p90_ms == 6.0 and evidence.int8_psnr_db == 45.0 and evidence.test_samples == 40
+    assert evidence.shipped_sha256 == sha256_file(FOLDER / "exported/student.int8.tflite") == evidence.measured_sha256
+    total = sum(path.stat().st_size for path in (FOLDER / "exported").glob("student.*"))
+    assert evidence.bundle_mib == total / 2**20
 
 
-def test_missing_figures_are_missing_evidence(folder: Path) -> None:
-    change("report/quality.json", lambda value: value["files"].pop("student.int8.tflite"))
-    change("report/quality.json", lambda value: value["baselines"].clear())
-    change("benchmark/benchmark.json", lambda value: value["files"].clear())
-    evidence = find_evidence(read_work(FOLDER, Path("data/inputs/inputs.jsonl")))
-    assert evidence.explained_effect is evidence.p90_ms is evidence.colour_affine_explained is None
-    assert not run()["gate"]["passed"]
+def test_another_file_than_the_measured_one_does_not_pass(folder: Path) -> None:
+    change("report/quality.json", measured(measured_sha256=A))
+    gate = run()["gate"]
+    assert [row["name"] for row in gate["results"] if not row["passed"]] == ["same_file"]
+
+
+def test_missing_figures_do_not_pass(folder: Path) -> None:
+    change("report/quality.json", measured(flicker=None, p90_ms=None))
+    gate = run()["gate"]
+    assert [row["name"] for row in gate["results"] if not row["passed"]] == ["max_flicker", "max_p90_ms"]
+    assert "that was not measured" in (BUNDLE / "MODEL_CARD.md").read_text()
+
+
+def test_a_bundle_of_the_first_version_stays_readable(folder: Path) -> None:
+    run()
+    rewrite(lambda value: [row.pop(key) for row in value["gate"]["results"] for key in ("against", "blessing")])
+    assert verify_bundle(BUNDLE).gate.passed
 
 
 @pytest.mark.parametrize(
@@ -225,6 +250,10 @@ def test_missing_figures_are_missing_evidence(folder: Path) -> None:
         (lambda: change("exported/exported.json", lambda value: value.update(student=C)), "other weights"),
         (lambda: change("benchmark/benchmark.json", lambda value: value["files"][0].update(sha256=C)), "timed another"),
         (lambda: (FOLDER / "report/quality.json").unlink(), "missing .*quality.json"),
+        (lambda: change("report/quality.json", lambda value: value.pop("evidence")), "no evidence for the gate"),
+        (lambda: change("report/quality.json", measured(more=1)), "does not fit this version"),
+        (lambda: change("report/quality.json", measured(pairs=B)), "measured on other pairs"),
+        (lambda: change("report/quality.json", measured(teacher=B)), "measured on other pairs"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(folder: Path, damage: Callable[[], Any], says: str) -> None:

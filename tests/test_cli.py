@@ -99,7 +99,7 @@ def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_prefect_server_where_one_is_configured(toy: Path, free_port: int) -> None:
     done = understudy("run", PREFECT_API_URL=f"http://127.0.0.1:{free_port}/api")
-    assert done.returncode == 1
+    assert done.returncode == 75  # a second try can help
     assert len(done.stderr.splitlines()) == 1
     assert "no Prefect server answers" in done.stderr
     assert "unset PREFECT_API_URL" in done.stderr
@@ -129,10 +129,10 @@ def test_a_failing_stage_is_its_own_line_and_a_failed_run_in_mlflow(finished_toy
 def test_no_mlflow_server_costs_nothing_but_lineage(finished_toy: tuple[Path, str], free_port: int) -> None:
     (finished_toy[0] / "seed").write_text("2")
     done = understudy("run", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port}")
-    assert done.returncode == 1
+    assert done.returncode == 75  # a second try can help
     lines = set(done.stderr.splitlines())  # said again after the one retry
     assert len(lines) == 1
-    assert lines.pop().startswith(f"lineage: MLflow at http://127.0.0.1:{free_port} did not take the run")
+    assert lines.pop().startswith(f"lineage: MLflow at http://127.0.0.1:{free_port} does not answer: start")
     again = understudy("run")
     assert again.returncode == 0, again.stderr
     outcomes = [line.split()[1] for line in again.stdout.splitlines()[: len(STAGES)]]

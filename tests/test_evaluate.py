@@ -13,7 +13,8 @@ from tiny_onnx import affine_bytes, graph_bytes
 
 from models.errors import UserError
 from tasks import evaluate as stage
-from tasks import quality
+from tasks import phone, quality, slices
+from tasks.evidence import SLICES, Evidence
 from tasks.files import sha256_bytes, sha256_file, write_json, write_jsonl
 from tasks.params import load_params
 from tasks.records import Input, Verdict, write_records
@@ -108,20 +109,24 @@ def make_benchmark(folder: Path, records: list[dict[str, Any]]) -> None:
     write_json(folder / "benchmark.json", {"machine": MACHINE, "files": [record | times for record in records]})
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with one student, `oil`, evaluated once."""
+def make_workspace(root: Path, export: Callable[[Path, str], list[dict[str, Any]]]) -> Path:
+    """A workspace with one student, `oil`, of the files that `export` makes, evaluated; returns its folder."""
     from models.torch_setup import prepare_torch
 
-    root = tmp_path_factory.mktemp("workspace")
     folder = root / "data/students/oil"
     prepare_torch(1)
     make_pairs(folder / "pairs", root / "data/inputs/inputs.jsonl")
     make_student(folder / "student")
     sha256 = json.loads((folder / "student/student.json").read_text())["weights_sha256"]
-    make_benchmark(folder / "benchmark", make_exported(folder / "exported", sha256))
+    make_benchmark(folder / "benchmark", export(folder / "exported", sha256))
     run(root)
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with one student, `oil`, evaluated once."""
+    return make_workspace(tmp_path_factory.mktemp("workspace"), make_exported)
 
 
 def run(root: Path) -> None:
@@ -173,6 +178,65 @@ def test_samples_name_their_pair_and_input(made: Path) -> None:
     assert found["per_sample"][3]["input"] == sha256_bytes(b"test1")
     assert found["per_sample_of"] == "student.fp32.onnx"
     assert found["explained_effect_interval"]["photos"] == 4
+
+
+def test_the_gate_is_told_of_the_phones_file(made: Path) -> None:
+    found = read_quality(made)
+    evidence = Evidence.from_json(found["evidence"])
+    exported = json.loads((made / "exported/exported.json").read_text())["files"]
+    assert evidence.measured_sha256 == exported[0]["sha256"] and evidence.file_bytes == exported[0]["bytes"]
+    assert evidence.shipped_sha256 is evidence.timed_with is None  # there is no bundle yet
+    assert (evidence.pairs, evidence.teacher, evidence.test_samples) == ("d" * 64, "e" * 64, TEST)
+    assert evidence.explained_effect == found["files"]["student.fp32.onnx"]["explained_effect"]
+    assert evidence.colour_affine_explained == found["baselines"]["colour_affine"]["explained_effect"]
+    assert evidence.int8_psnr_db is None  # it is a float file
+    assert evidence.p90_ms == 2.0 and evidence.bundle_mib == sum(one["bytes"] for one in exported) / 2**20
+    # The file is a colour map: it follows every motion and keeps every edge, but for rounding.
+    assert evidence.flicker < 0.01 and evidence.structure_kept > 0.999
+
+
+def test_photos_and_halves_make_up_the_test_set(made: Path) -> None:
+    evidence = Evidence.from_json(read_quality(made)["evidence"])
+    assert sorted(photo.count for photo in evidence.photos) == [1, 2, 2, 2]
+    change = sum(photo.change for photo in evidence.photos)
+    assert [one.name for one in evidence.slices] == list(SLICES)
+    for lower, upper in zip(evidence.slices[::2], evidence.slices[1::2], strict=True):
+        assert lower.samples == 4 and upper.samples == 3
+        assert lower.change + upper.change == pytest.approx(change, abs=1e-6)
+    inputs, targets = (np.load(made / f"pairs/test.{side}.npy") / 255 for side in ("inputs", "targets"))
+    darkest = np.argsort((inputs @ [0.299, 0.587, 0.114]).mean(axis=(1, 2)))[:4]
+    expected = np.square(inputs - targets).mean(axis=(1, 2, 3))[darkest].sum()
+    assert evidence.slices[0].name == "dark" and evidence.slices[0].change == pytest.approx(expected, abs=1e-5)
+
+
+def test_latency_of_another_file_is_not_taken(made: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(made.parents[2] / "data", tmp_path / "data")
+    folder = tmp_path / "data/students/oil"
+    benchmark = json.loads((folder / "benchmark/benchmark.json").read_text())
+    for row in benchmark["files"]:
+        row["sha256"] = "0" * 64
+    write_json(folder / "benchmark/benchmark.json", benchmark)
+    run(tmp_path)
+    assert read_quality(folder)["evidence"]["p90_ms"] is None
+
+
+def test_the_phones_file() -> None:
+    files = [
+        {"file": f"{runtime}-{precision}", "runtime": runtime, "precision": precision}
+        for runtime in ("onnx", "litert")
+        for precision in ("fp32", "int8")
+    ]
+    assert phone.phone_file(files)["file"] == "litert-int8"
+    assert phone.phone_file(files[:3])["file"] == "onnx-fp32"
+
+
+def test_equal_inputs_are_all_in_the_lower_half() -> None:
+    columns = {"error": np.full(4, 0.1), "change": np.full(4, 0.4)}
+    found = slices.halves(columns, dict.fromkeys(slices.HALVES, np.full(4, 0.5)))
+    assert [one.samples for one in found] == [4, 0] * 3
+    assert (found[0].error, found[0].change, found[1].change) == (0.4, 1.6, 0.0)
 
 
 def test_the_report_stands_beside_the_figures(made: Path) -> None:

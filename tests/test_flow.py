@@ -2,9 +2,7 @@
 
 import datetime
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,38 +10,21 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from processes import answers, wait_until
+from processes import wait_until
+from servers import PREFECT, prefect_api, prefect_server, running
 
-from flows.distil import distil
+from flows.distil import TASKS
 from tasks.pipeline import STAGES
 
 pytestmark = pytest.mark.server
-PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 
 
 @pytest.fixture
-def server(free_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """`prefect server start` on loopback, as the configured server; yields a client of its API."""
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port}/api")
-    monkeypatch.setenv("PREFECT_SERVER_UI_ENABLED", "false")
-    monkeypatch.setenv("PREFECT_SERVER_DEPLOYMENT_SCHEDULE_BUFFER_SECONDS", "0")
-    start = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(free_port)]
-    process = subprocess.Popen(start, process_group=0, stdout=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{free_port}/api/health"), timeout_s=120)
-        with httpx.Client(base_url=f"http://127.0.0.1:{free_port}/api") as client:
-            yield client
-    finally:
-        stop(process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with prefect_server(Path(os.environ["PREFECT_HOME"])) as url, prefect_api(url) as client:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        yield client
 
 
 def deploy(folder: Path, repository: Path) -> None:
@@ -53,7 +34,8 @@ def deploy(folder: Path, repository: Path) -> None:
     wanted = yaml.safe_load(text)
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=20)
     anchor = soon - datetime.timedelta(days=1)
-    wanted["deployments"][0]["schedules"] = [{"interval": 86400, "anchor_date": anchor.isoformat(), "slug": "nightly"}]
+    wanted["deployments"] = [one for one in wanted["deployments"] if one["name"] == "distil"]
+    wanted["deployments"][0]["schedules"] = [{"interval": 86400, "anchor_date": anchor.isoformat(), "slug": "soon"}]
     (folder / "prefect.yaml").write_text(yaml.safe_dump(wanted))
     pool = wanted["deployments"][0]["work_pool"]["name"]
     subprocess.run([*PREFECT, "work-pool", "create", pool, "--type", "process"], check=True, timeout=120)
@@ -67,7 +49,6 @@ def test_a_scheduled_run_executes(
     (folder / "seed").write_text("7")
     deploy(folder, repository)
     monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
-    worker = subprocess.Popen([*PREFECT, "worker", "start", "--pool", "understudy"], process_group=0)
 
     def scheduled() -> list[dict[str, Any]]:
         # Other tests share the database; only a schedule makes runs like these.
@@ -79,10 +60,8 @@ def test_a_scheduled_run_executes(
         assert not {"FAILED", "CRASHED"} & set(states)
         return states == ["COMPLETED"]
 
-    try:
+    with running([*PREFECT, "worker", "start", "--pool", "understudy"]):
         wait_until(finished, timeout_s=150)
-    finally:
-        stop(worker)
     (run,) = scheduled()
     assert run["name"] == "oil"
     of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
@@ -96,16 +75,4 @@ def test_a_scheduled_run_executes(
 
 
 def test_the_stages_are_tasks_in_order() -> None:
-    import ast
-    import inspect
-
-    calls = [
-        node.args[0].func.id
-        for node in ast.walk(ast.parse(inspect.getsource(distil.fn)))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "append"
-        and isinstance(node.args[0], ast.Call)
-        and isinstance(node.args[0].func, ast.Name)
-    ]
-    assert calls == list(STAGES)
+    assert [task.name for task in TASKS] == list(STAGES)

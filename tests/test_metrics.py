@@ -154,16 +154,11 @@ def test_colour_affine_is_clipped() -> None:
     assert output(torch.full((1, 3, 2, 2), 0.5))[0, :, 0, 0].tolist() == [1.0, 0.0, 0.5]
 
 
-def test_interval_draws_photos_not_crops() -> None:
-    rng = np.random.default_rng(0)
-    change = np.ones(80)
-    error = np.repeat(rng.uniform(0.1, 0.5, 8), 10)  # ten crops of a photo agree entirely
-    columns = {"error": error, "change": change}
-    by_photo = metrics.explained_interval(columns, [f"p{i // 10}" for i in range(80)])
-    by_crop = metrics.explained_interval(columns, [f"p{i}" for i in range(80)])
-    assert by_photo is not None and by_crop is not None
-    assert by_photo["low"] < metrics.explained(error, change) < by_photo["high"]
-    assert by_photo["high"] - by_photo["low"] > 2 * (by_crop["high"] - by_crop["low"])
-    assert by_photo["photos"] == 8
-    assert by_photo == metrics.explained_interval(columns, [f"p{i // 10}" for i in range(80)])
-    assert metrics.explained_interval(columns, ["one"] * 80) is None
+def test_a_scene_is_described_by_its_input() -> None:
+    grey = np.full((1, 16, 16, 3), 51, np.uint8)
+    red = np.zeros((1, 16, 16, 3), np.uint8)
+    red[..., ::2, 0] = 255
+    found = metrics.scene(metrics.to_tensor(np.concatenate([grey, red])))
+    assert found["luma"].tolist() == pytest.approx([0.2, 0.299 / 2], abs=1e-6)
+    assert found["detail"][0] == pytest.approx(0, abs=1e-12) and found["detail"][1] > 0.1
+    assert found["chroma"][0] == pytest.approx(0, abs=1e-6) and found["chroma"][1] > 0.2

@@ -32,7 +32,7 @@ def test_mirrored_input_gives_the_mirrored_painting(style: str, photo: np.ndarra
     assert np.abs(painted - mirrored[:, ::-1]).mean() < 2e-3
 
 
-# mean and standard deviation of each channel; a change here means CODE_VERSION must be raised
+# mean and standard deviation of each channel; a change here means that CODE_VERSIONS must be raised
 GOLDEN = {
     "oil": [0.6678, 0.4625, 0.3803, 0.3723, 0.3081, 0.2679],
     "sketch": [0.7387, 0.6182, 0.5597, 0.2806, 0.2517, 0.2258],

@@ -58,6 +58,8 @@ def test_the_shipped_file_is_right(repository: Path) -> None:
         ("train.threads", True, "train.threads: "),
         ("train.threads", 0, "train.threads: "),
         ("benchmark.threads", [], "benchmark.threads: "),
+        ("generate.cluster", "ray://head:10001", "generate.cluster: "),
+        ("generate.gpus_per_actor", 2.0, "generate.gpus_per_actor: "),
         ("ingest.split.val", 0.7, "ingest.split.val: "),
         ("students.oil.task", "classify", "students.oil.task: "),
         ("students.oil.train.learning_rate", float("nan"), "students.oil.train.learning_rate: "),
@@ -115,6 +117,13 @@ def test_a_misspelt_key_is_named_rather_than_the_one_it_was_meant_to_be(raw: Any
     assert "unknown key generate.shard_sze (and 1 more)" in refusal(wrong)
 
 
+def test_a_picture_model_is_told_what_to_do(raw: Any) -> None:
+    caps = {"calls_per_minute": 60.0, "max_calls": 1, "price_per_call": 0.1, "max_cost": 1.0}
+    teacher = {"kind": "genai", "name": "a", "version": 1, "model": "gemini", "call": {}, **caps}
+    told = refusal(changed(raw, "students.oil.teacher", teacher))
+    assert told.startswith("params.yaml: students.oil.teacher.call: ") and "`prompt` is missing" in told
+
+
 def test_paths_that_lead_nowhere_are_refused_by_key(raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
@@ -122,11 +131,14 @@ def test_paths_that_lead_nowhere_are_refused_by_key(raw: Any, tmp_path: Path, mo
     here = changed(changed(raw, "ingest.folder", "photos"), "students.oil.init", "start")
     check_files(parse_params(here), "oil")
     teacher = {"kind": "onnx", "name": "a", "version": 1, "path": "no.onnx", "sha256": "a" * 64}
+    model = {"kind": "diffusers", "name": "a", "version": 1, "model": "no/where", "sha256": "a" * 64, "call": {}}
     for key, value, told in (
         ("ingest.folder", "no", "ingest.folder: no folder at no"),
         ("students.oil.init", "no", "students.oil.init: no folder at no"),
-        ("students.oil.teacher", teacher, "students.oil.teacher.path: no file at no.onnx"),
+        ("students.oil.teacher", teacher, "students.oil.teacher.path: nothing lies at no.onnx"),
+        ("students.oil.teacher", model, "students.oil.teacher.model: nothing lies at no/where"),
     ):
         with pytest.raises(UserError, match=told):
             check_files(parse_params(changed(here, key, value)), "oil")
     check_files(parse_params(changed(here, "students.oil.init", "data/students/sketch/student")), "oil")
+    check_files(parse_params(changed(here, "students.oil.teacher", model | {"revision": "0" * 40})), "oil")  # the hub's

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evidences import good
 from PIL import Image
 
 from tasks import charts, report
@@ -60,6 +61,7 @@ def make_quality(count: int = 12) -> dict[str, Any]:
         "explained_effect_interval": {"low": 0.66, "high": 0.77, "level": 0.95, "photos": 6, "resamples": 2000},
         "baselines": {"identity": figures(0.0), "colour_affine": figures(0.312)},
         "files": files,
+        "evidence": good(structure_kept=0.613).to_json(),
         "per_sample_of": FILES[0][0],
         "per_sample": samples,
     }
@@ -236,6 +238,33 @@ def test_the_headline_is_of_the_file_a_phone_would_run(page: Page) -> None:
     assert "4.8 ms" in page.text and "1.18 MiB" in page.text and "colour map alone 0.312" in page.text
 
 
+def test_weak_spots_come_worst_first() -> None:
+    parts = {
+        "slices": [
+            {"name": "dark", "samples": 4, "error": 0.5, "change": 1.0},
+            {"name": "bright", "samples": 4, "error": 0.25, "change": 1.0},
+            {"name": "grey", "samples": 0, "error": 0.0, "change": 0.0},
+        ],
+        "photos": [
+            {"name": "g1", "count": 4, "error": 1.5, "change": 1.0},
+            {"name": "0123456789abcdef", "count": 4, "error": 0.0, "change": 1.0},
+        ],
+    }
+    rows = report.part_rows(parts, make_evidence().inputs)
+    assert [(row["name"], row["samples"], row["explained_effect"], row["bar"]) for row in rows] == [
+        ("library:scikit-image/photo-1.png", 4, -0.5, 0.0),
+        ("dark", 4, 0.5, 50.0),
+        ("bright", 4, 0.75, 75.0),
+        ("0123456789ab", 4, 1.0, 100.0),
+    ]
+
+
+def test_the_page_shows_weak_spots_flicker_structure_and_interval(page: Page) -> None:
+    assert page.cells[""]["flicker"] == "6.0"
+    for words in ("dark · 20 pictures", "Structure kept: 0.613", "Flicker: 6.00 levels", "Interval: 0.660 to 0.770"):
+        assert words in page.text, words
+
+
 def test_lineage_names_every_digest(page: Page) -> None:
     evidence = make_evidence()
     digests = [evidence.pairs["teacher"], evidence.pairs["digest"], evidence.student["weights_sha256"]]
@@ -268,6 +297,7 @@ def test_a_report_without_int8_interval_or_validation(tmp_path: Path) -> None:
     evidence = make_evidence()
     quality = dict(evidence.quality) | {"explained_effect_interval": None, "files": {}}
     quality["files"] = {FILES[0][0]: figures(0.7)}
+    quality["evidence"] = good(flicker=None, structure_kept=None, photos=(), slices=()).to_json()
     exported = {"files": evidence.exported["files"][:1]}
     curve = [line for line in evidence.curve if "loss" in line][:1]
     bare = make_evidence(quality=quality, exported=exported, curve=curve)

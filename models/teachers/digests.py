@@ -1,0 +1,60 @@
+"""What identifies a teacher, told from its `teacher:` block alone: nothing is loaded, nothing heavy imported.
+
+A retrain asks for it for every student each time it looks for new teachers, a thousand at once.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Raise a kind's number when its output changes: pairs made by other code must not be taken for these.
+CODE_VERSIONS = {"painter": 1, "onnx": 1, "diffusers": 1, "genai": 1, "stylegan2": 1}
+
+
+def _painter(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in ("style", "name", "version")}
+
+
+def _onnx(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # The bytes decide all of the output; what the file is called or where it lies does not.
+    return {"sha256": settings["sha256"]}
+
+
+def _diffusers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # As above; of a model on the hub the revision is only how to find the bytes.
+    identity = {key: settings[key] for key in ("sha256", "call", "scheduler", "size", "dtype")}
+    control = settings.get("control")
+    return identity | {"control": {key: control[key] for key in ("sha256", "shows")} if control else None}
+
+
+def _stylegan2(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # Where the files lie says nothing; a direction or a CLIP is told by its sha256, as the generator is.
+    edit = {key: value for key, value in settings["edit"].items() if key not in ("path", "clip")}
+    clip, perceptual = settings["edit"].get("clip"), settings.get("perceptual")
+    return {
+        **{key: settings[key] for key in ("sha256", "strength", "truncation", "inversion")},
+        "edit": edit | ({"clip": clip["sha256"]} if clip else {}),
+        "perceptual": perceptual["sha256"] if perceptual else None,
+    }
+
+
+def _genai(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # What may be spent changes no picture.
+    return {key: settings[key] for key in ("model", "call", "size")}
+
+
+IDENTITY: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "painter": _painter,
+    "onnx": _onnx,
+    "diffusers": _diffusers,
+    "genai": _genai,
+    "stylegan2": _stylegan2,
+}
+
+
+def teacher_digest(settings: Mapping[str, Any]) -> str:
+    """Hex sha256 of everything that decides the output of the teacher a `teacher:` block of params.yaml describes."""
+    kind = settings["kind"]
+    identity = {"kind": kind, "code": CODE_VERSIONS[kind], **IDENTITY[kind](settings)}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,40 @@
+"""A decision of the gate as Markdown, for comments on pull requests and Prefect's pages of a run. Pure."""
+
+from tasks.gate import IDENTITY, Decision, RuleResult
+from tasks.rules import RULES
+
+
+def gate_table(decision: Decision) -> str:
+    """The verdict, the two blessings, then a row for each rule: what was found, against what, and the limit."""
+    lines = [
+        f"**{'Passed' if decision.passed else 'Refused'}:** {cell(decision.reason)}",
+        "",
+        f"- Quality: {'blessed' if decision.quality else '**not blessed**'}",
+        f"- Runs on the target: {'blessed' if decision.target else '**not blessed**'}",
+        "",
+        "| rule | against | found | limit | verdict |",
+        "|---|---|---|---|---|",
+        *(row(result) for result in decision.results),
+    ]
+    if decision.skipped:
+        names = ", ".join(f"`{name}`" for name in decision.skipped)
+        lines += ["", f"Not judged, as there is no champion: {names}."]
+    return "\n".join(lines) + "\n"
+
+
+def row(result: RuleResult) -> str:
+    """One rule."""
+    if result.name in IDENTITY:
+        found, limit = "yes" if result.passed else "no", "yes"
+    else:
+        unit = RULES[result.name].unit if result.name in RULES else ""  # a rule that there was once
+        sign = "≥" if result.name.startswith("min_") else "≤"
+        found = "unknown" if result.value is None else f"{result.value:.4g}{unit}"
+        limit = f"{sign} {result.limit:g}{unit}"
+    verdict = "passed" if result.passed else "**failed**"
+    return f"| `{result.name}` | {cell(result.against)} | {found} | {limit} | {verdict} |"
+
+
+def cell(text: str) -> str:
+    """Text that stays in its cell and on its line."""
+    return " ".join(text.replace("|", "/").split())

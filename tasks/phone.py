@@ -1,0 +1,67 @@
+"""What the gate is told of the file a phone runs: its pictures of the test set, its latency, its size.
+
+Called by tasks/evaluate.py for the candidate and by tasks/compare.py for the champion too, so that both are measured
+by the same code; tasks/gate.py judges.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tasks.evidence import Evidence
+from tasks.quality import BATCH, COLOUR_AFFINE, DIGITS, Columns, Floats, Model, Pictures, Work, checked, pooled, rounded
+from tasks.slices import by_photo, halves
+
+MIB = 2**20
+
+
+def phone_file(files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The file a phone runs: int8 LiteRT, or the first there is."""
+    wanted = [record for record in files if (record["runtime"], record["precision"]) == ("litert", "int8")]
+    return (wanted or files)[0]
+
+
+def student_evidence(work: Work, models: Mapping[str, Model], columns: Mapping[str, Columns]) -> Evidence:
+    """All that evaluate knows of the phone's file; what a bundle ships of it is added by tasks/bundle.py.
+
+    `columns` are those of tasks.quality.measure_all. The latency is that of one thread, if it was this file's.
+    """
+    files = work.exported["files"]
+    phone = phone_file(files)
+    evidence = picture_evidence(phone["file"], models[phone["file"]], columns[phone["file"]], work)
+    rows = [one for one in work.benchmark["files"] if one["sha256"] == phone["sha256"] and one["threads"] == 1]
+    return replace(
+        evidence,
+        measured_sha256=phone["sha256"],
+        colour_affine_explained=rounded(pooled(columns[COLOUR_AFFINE]))["explained_effect"],
+        p90_ms=rows[0]["p90_ms"] if rows else None,
+        file_bytes=phone["bytes"],
+        bundle_mib=sum(record["bytes"] for record in files) / MIB,
+    )
+
+
+def picture_evidence(name: str, model: Model, columns: Columns, work: Work) -> Evidence:
+    """What a file's pictures of the test set tell, whichever file it is.
+
+    Fidelity to the float file is None where `columns` do not have it.
+    """
+    from models import metrics, stability
+
+    def steady(pictures: Pictures) -> Floats:
+        return checked(name, model(pictures), pictures.shape)
+
+    figures = rounded(pooled(columns))
+    scenes = [metrics.scene(metrics.to_tensor(x)) for (x,) in metrics.batches([work.inputs], BATCH)]
+    return Evidence(
+        pairs=work.pairs["digest"],
+        teacher=work.pairs["teacher"],
+        explained_effect=figures["explained_effect"],
+        sharpness_ratio=figures["sharpness_ratio"],
+        chroma_ratio=figures["chroma_ratio"],
+        int8_psnr_db=figures.get("psnr_to_float_db"),
+        flicker=round(stability.flicker(steady, work.inputs), DIGITS),
+        structure_kept=round(stability.structure_kept(steady, work.inputs), DIGITS),
+        test_samples=len(work.inputs),
+        photos=by_photo(columns, work.photos),
+        slices=halves(columns, metrics.join(scenes)),
+    )
