@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from tiny_onnx import affine_bytes, pinned
 
@@ -211,11 +212,18 @@ class Nodes:
 
 @contextmanager
 def cluster() -> Iterator[Nodes]:
-    """A head; in a folder with a short name, as its sockets have paths of at most 107 characters."""
+    """A head; in a folder with a short name, as its sockets have paths of at most 107 characters.
+
+    RAY_TMPDIR keeps the note of the newest cluster there too: in /tmp/ray, which a new machine lacks, it would hide the
+    cluster of whoever runs the tests.
+    """
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    nodes = Nodes(folder)
-    try:
-        yield nodes
-    finally:
-        nodes.cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    Path(folder, "ray").mkdir()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_TMPDIR", folder)
+        nodes = Nodes(folder)
+        try:
+            yield nodes
+        finally:
+            nodes.cluster.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
