@@ -8,7 +8,6 @@ inputs. Equal weights give equal bytes. Takes about a minute and 1.5 GiB.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,15 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
+from tasks.parity import parity, torch_function
 from tasks.params import Params, Student
 from tasks.stage import STUDENTS, student_main
 
 Images = npt.NDArray[np.float32]
-Function = Callable[[Images], Images]
 
 LAYOUTS = {"litert": "NHWC", "onnx": "NCHW"}
 SUFFIXES = {"litert": "tflite", "onnx": "onnx"}
 MAX_FLOAT_DIFFERENCE = 1e-3  # a quarter of a step of 8-bit colour; conversion alone gives about 1e-6
-SAME_PSNR_DB = 99.0  # stands for "no difference", which has no finite PSNR
 
 
 def evenly(pairs: Path, split: str, count: int) -> list[Images]:
@@ -41,36 +39,6 @@ def evenly(pairs: Path, split: str, count: int) -> list[Images]:
         raise UserError(f"{pairs} has no {split} pairs: add photos to the sources or raise the split's share")
     rows = np.unique(np.linspace(0, len(inputs) - 1, num=min(count, len(inputs))).round().astype(int))
     return [inputs[row : row + 1].astype(np.float32) / np.float32(255) for row in rows]
-
-
-def torch_function(student: Any) -> Function:
-    """A torch student as a function on (1,S,S,3) arrays."""
-    import torch
-
-    def run(images: Images) -> Images:
-        with torch.inference_mode():
-            output: Images = student(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-        return output
-
-    return run
-
-
-def psnr_db(difference: Images) -> float:
-    """Peak signal-to-noise ratio in dB of a difference of pictures in [0,1], at most SAME_PSNR_DB."""
-    error = float(np.square(difference, dtype=np.float64).mean())
-    return SAME_PSNR_DB if error == 0 else min(SAME_PSNR_DB, -10 * float(np.log10(error)))
-
-
-def parity(candidate: Function, samples: list[Images], expected: list[Images]) -> dict[str, float]:
-    """How far a file's output lies from torch's: largest difference, mean and worst PSNR over the samples."""
-    differences = [candidate(sample) - wanted for sample, wanted in zip(samples, expected, strict=True)]
-    ratios = [psnr_db(difference) for difference in differences]
-    largest = max(float(np.abs(difference).max()) for difference in differences)
-    return {
-        "max_abs": float(f"{largest:.3g}"),
-        "psnr_db": round(sum(ratios) / len(ratios), 2),
-        "worst_psnr_db": round(min(ratios), 2),
-    }
 
 
 def convert(student: Any, size: int, samples: list[Images], threads: int) -> dict[tuple[str, str], bytes]:

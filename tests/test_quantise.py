@@ -11,6 +11,7 @@ import pytest
 from models.errors import UserError
 from models.runtimes import open_model
 from tasks import quantise
+from tasks.parity import parity
 from tasks.files import sha256_file, write_json
 
 SIZE = 64
@@ -214,5 +215,6 @@ def test_missing_empty_and_broken_pairs_are_refused(tmp_path: Path) -> None:
 
 def test_identical_outputs_have_a_finite_psnr() -> None:
     zeros = np.zeros((1, 2, 2, 3), np.float32)
-    assert quantise.psnr_db(zeros) == quantise.SAME_PSNR_DB
-    assert quantise.psnr_db(zeros + 0.1) == pytest.approx(20)
+    same = parity(lambda picture: picture, [zeros], [zeros])
+    assert same == {"max_abs": 0.0, "psnr_db": 100.0, "worst_psnr_db": 100.0}
+    assert parity(lambda picture: picture + np.float32(0.1), [zeros], [zeros])["psnr_db"] == 20.0
