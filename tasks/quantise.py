@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
-from tasks.parity import parity, torch_function
 from tasks.params import Params, Student
+from tasks.parity import parity, torch_function
 from tasks.stage import STUDENTS, student_main
 
 Images = npt.NDArray[np.float32]

@@ -11,8 +11,8 @@ import pytest
 from models.errors import UserError
 from models.runtimes import open_model
 from tasks import quantise
-from tasks.parity import parity
 from tasks.files import sha256_file, write_json
+from tasks.parity import parity
 
 SIZE = 64
 FILES = ("student.fp32.tflite", "student.int8.tflite", "student.fp32.onnx", "student.int8.onnx")
