@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.compression import fit
 from models.errors import UserError
 from models.torch_setup import import_timm
 
@@ -152,5 +153,7 @@ def load_student(folder: Path) -> nn.Module:
             f"{folder}/weights.safetensors has sha256 {found}, its student.json says otherwise: train again"
         )
     student = build_student(record["architecture"], record["size"])
-    student.load_state_dict(load(data))
+    weights = load(data)
+    fit(student, weights, record.get("ranks", {}))
+    student.load_state_dict(weights)
     return student.eval()

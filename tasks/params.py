@@ -149,6 +149,26 @@ class Train(Section):
     losses: dict[str, Weight]  # by the names in models/losses.py
 
 
+class Compress(Section):
+    """What is cut from the trained student before it is quantised (models/compression.py), and trained again after."""
+
+    prune: Annotated[float, Field(ge=0, lt=1)]  # share of the channels of every group; 0 keeps them all
+    low_rank: Annotated[float, Field(gt=0, le=1)]  # energy that the factors of a 1x1 convolution keep; 1 keeps it whole
+    recovery_steps: Count  # of training after the cut, with the same losses and batches
+    recovery_rate: PositiveFloat  # its learning rate, over the training's
+
+    @property
+    def cuts(self) -> bool:
+        """Whether anything is cut."""
+        return self.prune > 0 or self.low_rank < 1
+
+    @model_validator(mode="after")
+    def _recovers(self) -> "Compress":
+        if self.cuts and not self.recovery_steps:
+            raise ValueError("compress.recovery_steps: what was cut must be made up for; give it some steps")
+        return self
+
+
 class Gate(Section):
     """What a student must reach, and what it must reach against the champion; see tasks/gate.py."""
 
@@ -184,6 +204,7 @@ class Student(Section):
     architecture: Architecture
     init: str  # a folder with student.json and, unless it says scratch, weights.safetensors
     train: Train
+    compress: Compress
     gate: Gate
     distil_anyway: bool  # even if the teacher itself keeps to the gate's latency and size (tasks/need.py)
     approval: bool  # a person says yes (understudy promote) before a student that passed the gate is promoted

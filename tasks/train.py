@@ -1,12 +1,15 @@
 """Stage train: a student learns to imitate its teacher on the curated pairs.
 
 Reads data/students/NAME/pairs and the start weights in `init`; writes data/students/NAME/student
-(weights.safetensors, student.json, curve.jsonl). Resume checkpoints lie under data/.work/NAME, named by a
+(weights.safetensors, student.json, curve.jsonl). Where the block's `compress` says so, the trained student is then cut
+(models/compression.py) and trained again; the curve goes on. Resume checkpoints lie under data/.work/NAME, named by a
 digest of everything that decides the result, so a checkpoint is never taken for another run's.
 
     python -m tasks.train --student oil
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from models.training import Line, Recipe, Training
 
-CODE = ("batches.py", "losses.py", "students.py", "training.py")  # of models/, as in dvc.yaml
+CODE = ("batches.py", "compression.py", "losses.py", "students.py", "training.py")  # of models/, as in dvc.yaml
 
 
 def train(params: Params, name: str, block: Student) -> None:
@@ -44,19 +47,24 @@ def train(params: Params, name: str, block: Student) -> None:
     prepare_torch(params.train.threads)
     pairs = check_pairs(STUDENTS / name / "pairs", block)
     start = start_record(Path(block.init), block)
-    key = sha256_json(
-        {
-            "pairs": pairs["digest"],
-            "architecture": block.architecture.model_dump(),
-            "init": start,
-            "train": block.train.model_dump(),
-            "shared": params.train.model_dump(),
-            # Without the code, a changed loss would be handed the old one's finished checkpoint.
-            "code": {name: sha256_file(Path(models.__path__[0]) / name) for name in CODE},
-        }
-    )
-    checkpoint = own_checkpoint(work_folder(name), key)
-    student, curve = learn(params, name, block, checkpoint)
+    work = {
+        "pairs": pairs["digest"],
+        "architecture": block.architecture.model_dump(),
+        "init": start,
+        "train": block.train.model_dump(),
+        "shared": params.train.model_dump(),
+        # Without the code, a changed loss would be handed the old one's finished checkpoint.
+        "code": {name: sha256_file(Path(models.__path__[0]) / name) for name in CODE},
+    }
+    recipe = make_recipe(params, block)
+    begun, ranks = first(block)
+    student, curve = learn(name, block, begun, recipe, own_checkpoint(work_folder(name), "train", work))
+    if block.compress.cuts:
+        cut = work | {"compress": block.compress.model_dump()}
+        ranks = compress(student, block)
+        checkpoint = own_checkpoint(work_folder(name), "recover", cut)
+        student, recovery = learn(name, block, student, recovery_recipe(recipe, block), checkpoint)
+        curve = curve + [line | {"step": recipe.steps + line["step"]} for line in recovery]
     record = {
         "architecture": block.architecture.model_dump(),
         "size": block.pairs.size,
@@ -65,6 +73,8 @@ def train(params: Params, name: str, block: Student) -> None:
         "teacher": pairs["teacher"],
         "init": start,
         "train": block.train.model_dump(),
+        "compress": block.compress.model_dump(),
+        "ranks": ranks,
         "final": curve[-2]["losses"],
         "val": {key: value for key, value in curve[-1].items() if key != "step"},
     }
@@ -86,6 +96,11 @@ def start_record(folder: Path, block: Student) -> str:
     record = read_json(folder / "student.json")
     if record.get("scratch"):
         return "scratch"
+    if block.compress.cuts and (record.get("ranks") or record.get("compress", {}).get("prune")):
+        raise UserError(
+            f"init: {folder} is compressed already, and compress would cut it again; set compress.prune to 0 and "
+            "compress.low_rank to 1 to train it as it is, or start from a whole student"
+        )
     if record["architecture"] != block.architecture.model_dump():
         raise UserError(
             f"init: {folder} has another architecture than this student; use models/start/scratch or match it"
@@ -94,32 +109,38 @@ def start_record(folder: Path, block: Student) -> str:
     return str(record["weights_sha256"])
 
 
-def own_checkpoint(folder: Path, key: str) -> Path:
-    """Where this very work keeps its state; what other work left behind is removed."""
-    mine = folder / f"train-{key[:16]}.safetensors"
-    for stale in folder.glob("train-*.safetensors"):
+def own_checkpoint(folder: Path, phase: str, work: Mapping[str, Any]) -> Path:
+    """Where this very work keeps the state of a phase; what other work left behind is removed."""
+    mine = folder / f"{phase}-{sha256_json(work)[:16]}.safetensors"
+    for stale in folder.glob(f"{phase}-*.safetensors"):
         if stale != mine:
             stale.unlink()
     return mine
 
 
-def learn(params: Params, name: str, block: Student, checkpoint: Path) -> "tuple[nn.Module, list[Line]]":
+def first(block: Student) -> tuple["nn.Module", dict[str, int]]:
+    """The student as training begins, with the ranks of those convolutions that its start weights have as two."""
+    from accelerate.utils import set_seed
+
+    from models.students import build_student, load_student
+
+    set_seed(block.train.seed)
+    record = read_json(Path(block.init) / "student.json")
+    if record.get("scratch"):
+        return build_student(block.architecture.model_dump(), block.pairs.size), {}
+    return load_student(Path(block.init)), record.get("ranks", {})
+
+
+def learn(
+    name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path
+) -> "tuple[nn.Module, list[Line]]":
     """Run the training loop with a progress bar; returns the averaged student and its curve."""
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import set_seed
 
     from models.batches import Batches, open_pairs
-    from models.students import build_student, load_student
     from models.training import begin, resume, run
 
-    accelerator = Accelerator()
-    set_seed(block.train.seed)
-    if read_json(Path(block.init) / "student.json").get("scratch"):
-        student = build_student(block.architecture.model_dump(), block.pairs.size)
-    else:
-        student = load_student(Path(block.init))
-    recipe = make_recipe(params, block)
     training = begin(student, recipe)
     if resume(training, checkpoint):
         print(f"train: going on from step {training.step}")
@@ -132,8 +153,27 @@ def learn(params: Params, name: str, block: Student, checkpoint: Path) -> "tuple
         def show(training: "Training", line: "Line") -> None:
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
 
-        average = run(training, batches, open_pairs(folder, "val"), recipe, accelerator, checkpoint, show)
+        average = run(training, batches, open_pairs(folder, "val"), recipe, Accelerator(), checkpoint, show)
     return average.to(memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
+
+
+def compress(student: "nn.Module", block: Student) -> dict[str, int]:
+    """Cut from a trained student in place what its block says; returns the ranks of the factors."""
+    from models.compression import factorise, prune
+
+    before = sum(parameter.numel() for parameter in student.parameters())
+    if block.compress.prune:
+        prune(student, block.pairs.size, block.compress.prune)
+    ranks = factorise(student, block.compress.low_rank) if block.compress.low_rank < 1 else {}
+    after = sum(parameter.numel() for parameter in student.parameters())
+    print(f"train: cut from {before:,} to {after:,} parameters, {len(ranks)} convolutions in two; training goes on")
+    return ranks
+
+
+def recovery_recipe(recipe: "Recipe", block: Student) -> "Recipe":
+    """The training's recipe for the steps after the cut."""
+    rate = recipe.learning_rate * block.compress.recovery_rate
+    return replace(recipe, steps=block.compress.recovery_steps, learning_rate=rate)
 
 
 def make_recipe(params: Params, block: Student) -> "Recipe":

@@ -17,6 +17,7 @@ from test_students import SMALL
 
 import models
 from models.errors import UserError
+from models.students import load_student
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
 from tasks.params import load_params
 from tasks.train import check_pairs, own_checkpoint, start_record, train
@@ -142,8 +143,52 @@ def test_a_checkpoint_of_other_code_is_not_taken(here: Path, monkeypatch: pytest
 
 
 def test_only_the_checkpoint_of_this_work_is_kept(tmp_path: Path) -> None:
-    stale = own_checkpoint(tmp_path, "a" * 64)
+    stale = own_checkpoint(tmp_path, "train", {"pairs": "a"})
     stale.touch()
-    mine = own_checkpoint(tmp_path, "b" * 64)
+    mine = own_checkpoint(tmp_path, "train", {"pairs": "b"})
     assert mine != stale
     assert not stale.exists()
+
+
+def cut(here: Path, **settings: Any) -> None:
+    """Have the trained student compressed."""
+    raw = yaml.safe_load((here / "params.yaml").read_text())
+    compress = {"prune": 0.5, "low_rank": 0.9, "recovery_steps": 10, "recovery_rate": 0.3, **settings}
+    raw["students"]["oil"] |= {"compress": compress}
+    (here / "params.yaml").write_text(yaml.safe_dump(raw))
+
+
+def test_a_student_is_cut_and_trained_again(here: Path) -> None:
+    params = load_params()
+    train(params, "oil", params.student("oil"))
+    whole = read_json(STUDENT / "student.json")
+    trained = next((here / "data/.work/oil").glob("train-*.safetensors"))
+    before = trained.stat().st_mtime_ns
+    cut(here)
+    params = load_params()
+    train(params, "oil", params.student("oil"))
+    assert trained.stat().st_mtime_ns == before  # the training before the cut is not made twice
+    record = read_json(STUDENT / "student.json")
+    assert record["parameters"] < 0.6 * whole["parameters"]
+    assert record["compress"]["prune"] == 0.5
+    steps = [line["step"] for line in read_jsonl(STUDENT / "curve.jsonl") if "val_l1" in line]
+    assert steps == [10, 20, 30, 40]
+    first = {path.name: path.read_bytes() for path in STUDENT.iterdir()}
+
+    # Again from the state in which a kill in the recovery leaves it, and from nothing.
+    for state in ("recover-*.safetensors", "*.safetensors"):
+        for path in (here / "data/.work/oil").glob(state):
+            path.unlink()
+        train(params, "oil", params.student("oil"))
+        assert {path.name: path.read_bytes() for path in STUDENT.iterdir()} == first
+    load_student(STUDENT)
+
+    shutil.copytree(STUDENT, here / "small")
+    with pytest.raises(UserError, match="compressed already"):
+        start_record(here / "small", params.student("oil"))
+
+
+def test_a_cut_without_recovery_is_refused(here: Path) -> None:
+    cut(here, recovery_steps=0)
+    with pytest.raises(UserError, match=r"students\.oil\.compress.*recovery_steps"):
+        load_params()

@@ -1,0 +1,130 @@
+"""A trained student made smaller: channels pruned in groups, pointwise convolutions replaced by two thin ones.
+
+Pruning takes whole channels, and with each what depends on it, so the result is an ordinary smaller network:
+torch-pruning's dependency graph (Fang et al. 2023, DepGraph), channels ranked by the group's L2 norm. Factors are the
+truncated singular value decomposition of a 1x1 convolution's matrix (Denton et al. 2014): a convolution to few
+channels and one back. Both need training afterwards: what is cut was used.
+
+`fit` gives a student built from its architecture the shapes of saved weights; nothing but the weights and the ranks is
+recorded of what was cut.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+ROUND_TO = 8  # channels: kernels work on so many at once, and a remainder costs as much as a whole
+
+
+def prune(student: nn.Module, size: int, share: float) -> None:
+    """Remove about `share` (0..1) of every group of channels in place, the least ones; the head's outputs stay.
+
+    Groups keep a multiple of ROUND_TO channels, and at least that.
+    """
+    import torch_pruning
+
+    was_training = student.training
+    student.eval()
+    pruner = torch_pruning.pruner.BasePruner(
+        student,
+        torch.zeros(1, 3, size, size),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=share,
+        round_to=ROUND_TO,
+        ignored_layers=[student.head],
+    )
+    pruner.step()
+    student.train(was_training)
+
+
+def factorise(student: nn.Module, energy: float) -> dict[str, int]:
+    """Replace 1x1 convolutions in place by two of the least rank that keeps `energy` (0..1) of the squared weights.
+
+    Returns the rank of each that was replaced, by dotted name: only where it saves multiplications.
+    """
+    ranks = {}
+    for name, layer in list(student.named_modules()):
+        if is_pointwise(layer):
+            matrix = layer.weight.detach().flatten(1)
+            rank = least_rank(matrix, energy)
+            if rank * sum(matrix.shape) < matrix.numel():
+                ranks[name] = rank
+                replace(student, name, factors(layer, rank))
+    return ranks
+
+
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether this is a 1x1 convolution over all channels, which is a matrix."""
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+
+
+def least_rank(matrix: Tensor, energy: float) -> int:
+    """The least rank, in steps of ROUND_TO, whose best approximation keeps `energy` of the squared entries."""
+    kept = torch.linalg.svdvals(matrix.double()).square().cumsum(0)
+    needed = int((kept < energy * kept[-1]).sum()) + 1
+    return min(-(-needed // ROUND_TO) * ROUND_TO, len(kept))
+
+
+def factors(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+    """Two 1x1 convolutions, in -> rank -> out, whose product is the best approximation of that rank."""
+    u, values, v = torch.linalg.svd(layer.weight.detach().flatten(1).double(), full_matrices=False)
+    root = values[:rank].sqrt()
+    pair = thin_pair(layer, rank)
+    with torch.no_grad():
+        pair[0].weight.copy_((root[:, None] * v[:rank])[..., None, None])
+        pair[1].weight.copy_((u[:, :rank] * root)[..., None, None])
+        if layer.bias is not None:
+            pair[1].bias.copy_(layer.bias)
+    return pair
+
+
+def thin_pair(layer: nn.Conv2d, rank: int) -> nn.Sequential:
+    """The two convolutions without their values; the first carries the stride, where there are fewest channels."""
+    return nn.Sequential(
+        nn.Conv2d(layer.in_channels, rank, 1, stride=layer.stride, bias=False),
+        nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None),
+    )
+
+
+def replace(student: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put `layer` in the place of the module with this dotted name."""
+    parent, _, last = name.rpartition(".")
+    setattr(student.get_submodule(parent), last, layer)
+
+
+def fit(student: nn.Module, weights: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
+    """Give a student in place the shapes of `weights`, which a compressed one of its architecture saved.
+
+    `ranks` are what `factorise` returned. Values are not loaded.
+    """
+    for name, rank in ranks.items():
+        layer = student.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        replace(student, name, thin_pair(layer, rank))
+    for name, layer in list(student.named_modules()):
+        shape = weights[f"{name}.weight"].shape if f"{name}.weight" in weights else None
+        if isinstance(layer, nn.Conv2d) and shape is not None and shape != layer.weight.shape:
+            replace(student, name, resized(layer, shape))
+        elif isinstance(layer, nn.BatchNorm2d) and shape is not None and shape[0] != layer.num_features:
+            # In place: timm's kind carries an activation too.
+            layer.num_features = shape[0]
+            for part in ("weight", "bias"):
+                setattr(layer, part, nn.Parameter(torch.empty(shape[0])))
+            for part in ("running_mean", "running_var"):
+                setattr(layer, part, torch.empty(shape[0]))
+
+
+def resized(layer: nn.Conv2d, shape: torch.Size) -> nn.Conv2d:
+    """The same convolution for a weight of this shape; a depthwise one stays depthwise."""
+    outputs, inputs = shape[:2]
+    groups = outputs if layer.groups > 1 else 1
+    return nn.Conv2d(
+        inputs * groups,
+        outputs,
+        layer.kernel_size,  # type: ignore[arg-type]
+        stride=layer.stride,  # type: ignore[arg-type]
+        padding=layer.padding,  # type: ignore[arg-type]
+        groups=groups,
+        bias=layer.bias is not None,
+    )
