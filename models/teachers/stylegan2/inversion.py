@@ -79,12 +79,8 @@ def project(
 
 def _rate(done: float) -> float:
     """The learning rate's share at a share of the steps: up in a line, down along a cosine."""
-    return _fall(done) * min(1.0, done / RATE_UP)
-
-
-def _fall(done: float) -> float:
-    """1 until RATE_DOWN before the end, then along a cosine to 0."""
-    return 0.5 - 0.5 * math.cos(min(1.0, (1 - done) / RATE_DOWN) * math.pi)
+    fall = min(1.0, (1 - done) / RATE_DOWN)
+    return (0.5 - 0.5 * math.cos(fall * math.pi)) * min(1.0, done / RATE_UP)
 
 
 def roughness(noise: list[torch.Tensor]) -> torch.Tensor:
@@ -120,10 +116,7 @@ def tune(
     synthesis = copy.deepcopy(generator.synthesis).train().requires_grad_()
     styled = w.detach()
     optimiser = torch.optim.Adam(synthesis.parameters(), lr=told.tuning_rate)
-    for step in range(told.tuning_steps):
-        # The paper's rate is constant; Adam then ends where it happens to bounce.
-        for group in optimiser.param_groups:
-            group["lr"] = told.tuning_rate * _fall(step / told.tuning_steps)
+    for _ in range(told.tuning_steps):
         made = synthesis.render(synthesis.styles(styled))
         apart = distance(made, picture).mean()
         if float(apart.detach()) <= told.stop:
