@@ -8,8 +8,8 @@ from models.steps import Step
 MOBILENET_V4 = "an encoder without it, such as mobilenetv4_conv_small_050"
 # By a part of the class's name of any module around the operation; the first that fits.
 BY_CLASS = {
-    "SqueezeExcite": f"no squeeze-excite, which splits the int8 graph at every block: {MOBILENET_V4}",
-    "SEModule": f"no squeeze-excite, which splits the int8 graph at every block: {MOBILENET_V4}",
+    "SqueezeExcite": f"no squeeze-excite, whose mean and gate stay float in ONNX Runtime: {MOBILENET_V4}",
+    "SEModule": f"no squeeze-excite, whose mean and gate stay float in ONNX Runtime: {MOBILENET_V4}",
     "Hardswish": f"ReLU6, exact in int8: {MOBILENET_V4}",
     "HardSwish": f"ReLU6, exact in int8: {MOBILENET_V4}",
     "InstanceNorm": "BatchNorm, which folds into the convolution before it",
@@ -33,15 +33,16 @@ BY_OPERATION = {
     "MEAN": "no global pooling within the network",
     "ReduceMean": "no global pooling within the network",
     "DEPTH_TO_SPACE": "the shuffle as models/litert.py writes it: two reshapes and one transpose",
-    "DepthToSpace": "nothing, where it is the last operation: int8 ends before it",
+    "DepthToSpace": "it as the last operation alone, where int8 ends before it",
     "RESIZE_NEAREST_NEIGHBOR": "upsample: bilinear, which stays in the delegate",
     "TRANSPOSE_CONV": "bilinear resize and a convolution, or a pixel shuffle",
-    "TRANSPOSE": "layers that work channels last from end to end: head: pixel-shuffle needs one transpose",
+    "TRANSPOSE": "layers that keep to one layout; the one transpose of head: pixel-shuffle is meant to be there",
     "CONCATENATION": "skip: add, which moves half as many values",
     "Concat": "skip: add, which moves half as many values",
     "InstanceNormalization": "BatchNorm, which folds into the convolution before it",
 }
 FULL_RESOLUTION = "head: pixel-shuffle, which works at half the picture's size"
+CONTROL_FLOW = "operations that do not look at the values of the picture to decide what to do"
 FIXED_SIZE = "operations whose output has the same size whatever the picture shows"
 UNKNOWN = "operations of the default student: convolution, BatchNorm, ReLU6, addition, bilinear resize, pixel shuffle"
 

@@ -1,4 +1,4 @@
-"""What a student's files would be on a phone, found out before it is trained: where the weights come from changes none of it.
+"""What a student's files would be on a phone, found out before it is trained: weights change none of it.
 
 An untrained student is converted; its files are then asked what splits them, what stays float, what moves data around.
 Each finding names the layer, as torch does, and what to use instead. A layer that cannot be converted at all is found
@@ -14,15 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from models.advice import FIXED_SIZE, FULL_RESOLUTION, UNKNOWN, instead_of
+from models.advice import CONTROL_FLOW, FIXED_SIZE, FULL_RESOLUTION, instead_of
 from models.departure import layer_name, layers_of, written_form
-from models.errors import UserError
 from models.file_graph import Operation, delegation, float_islands, litert_operations, onnx_operations
-from models.layers import Layers
 from models.litert import to_litert, to_litert_int8
 from models.onnx_export import to_onnx
 from models.silence import silence
-from models.steps import Step, Trace, first_line, trace
+from models.steps import Step, Trace, Untraceable, first_line, trace
 
 Images = npt.NDArray[np.float32]
 INT8, FLOAT = "litert int8", "litert fp32"
@@ -39,6 +37,7 @@ class Finding:
     op: str  # as that file calls it
     layer: str  # the torch module
     instead: str
+    why: str = ""  # the converter's own words, where it refused
 
     def to_json(self) -> dict[str, str]:
         """As it is written."""
@@ -76,8 +75,8 @@ def inspect(student: Any, size: int, samples: Sequence[Images], threads: int = 1
     example = torch.zeros(1, 3, size, size)
     try:
         found = trace(student, example)
-    except UserError as error:
-        return _refused(str(error), "", UNKNOWN)
+    except Untraceable as error:
+        return _refused("", "", error.layer or "forward", CONTROL_FLOW, error.reason)
     dynamic = [step for step in found.steps if -1 in step.shape]
     if dynamic:
         # No file of a fixed size can hold it: the converters would say the same, later and in other words.
@@ -96,15 +95,15 @@ def inspect(student: Any, size: int, samples: Sequence[Images], threads: int = 1
                 continue
             except Exception as error:  # noqa: BLE001 - each converter has exceptions of its own
                 reason = first_line(error)
-        step = culprit(student, size, name)
-        return _refused(reason, name, instead_of(step.op if step else "", step), step)
+        step = culprit(student, size, name, reason)
+        op, layer = (step.op, layer_name(step)) if step else ("", "forward")
+        return _refused(name, op, layer, instead_of(op, step), reason)
     findings = list(_findings(student, files, samples[0], size))
     return Exportability(figures=_figures(files, findings), findings=findings, files=files)
 
 
-def _refused(reason: str, file: str, instead: str, step: Step | None = None) -> Exportability:
-    layer = layer_name(step) if step else reason
-    finding = Finding(kind="unconvertible", file=file, op=step.op if step else "", layer=layer, instead=instead)
+def _refused(file: str, op: str, layer: str, instead: str, why: str) -> Exportability:
+    finding = Finding(kind="unconvertible", file=file, op=op, layer=layer, instead=instead, why=why)
     return Exportability(figures={"dynamic_shapes": 0}, findings=[finding])
 
 
@@ -171,15 +170,19 @@ def _figures(files: dict[str, bytes], findings: Sequence[Finding]) -> dict[str, 
     }
 
 
-def culprit(student: Any, size: int, name: str) -> Step | None:
+def culprit(student: Any, size: int, name: str, reason: str = "") -> Step | None:
     """The first step of a student that the converter of this file refuses; None where all of them convert alone.
 
-    Bisected over beginnings of the student: about log2(steps) conversions, most of them short.
+    It is the one whose operation the converter's reason names, or else bisected over beginnings of the student: about
+    log2(steps) conversions, most of them short.
     """
     runtime = name.split()[0]
     shape = (1, size, size, 3) if runtime == "litert" else (1, 3, size, size)
     example = torch.zeros(shape)
     found = trace(written_form(student, runtime), example)
+    named = [step for step in found.steps if f"aten.{step.op}" in reason]
+    if named:
+        return named[0]
     fine, broken = 0, len(found.steps) - 1  # the first step is the picture
     if _converts(beginning(found, broken), example, runtime):
         return None

@@ -5,7 +5,7 @@ the int8 file of a student shares with the float32 one.
 """
 
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,9 +63,14 @@ def litert_operations(content: bytes) -> list[Operation]:
 
 
 def _tensor_names(tensors: Sequence[Any]) -> list[str]:
-    """A name for each tensor; one that occurs twice gets its place added."""
-    names = [tensor.name.decode(errors="replace") if tensor.name else "" for tensor in tensors]
-    return [name if name and names.count(name) == 1 else f"{name}#{place}" for place, name in enumerate(names)]
+    """A name for each tensor; one that occurred before gets a number added, the same in the int8 file."""
+    seen: Counter[str] = Counter()
+    names = []
+    for tensor in tensors:
+        name = tensor.name.decode(errors="replace") if tensor.name else ""
+        names.append(f"{name}#{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return names
 
 
 def _kind(code: Any, kinds: dict[int, str]) -> str:
@@ -75,7 +80,7 @@ def _kind(code: Any, kinds: dict[int, str]) -> str:
 
 
 def litert_values(content: bytes, picture: Images) -> Values:
-    """Every float32 tensor of a .tflite file on one picture (1,S,S,3), computed without a delegate, which keeps none."""
+    """Every float32 tensor of a .tflite file on one picture (1,S,S,3), computed without a delegate: it keeps none."""
     with silence(), warnings.catch_warnings():
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -137,9 +142,7 @@ def onnx_values(content: bytes, picture: Images) -> Values:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     [entry] = session.get_inputs()
     feed = np.ascontiguousarray(picture.transpose(0, 3, 1, 2))
     outputs = session.run(names, {entry.name: feed})

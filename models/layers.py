@@ -1,8 +1,8 @@
 """Which layer of a student an operation of its model file comes from, told by values and not by names.
 
-Converters rename, fuse, fold and reorder; LiteRT's names leave out the lists that layers stand in, and ours are stripped
-from ONNX files. But every tensor a file holds on the way is one that torch holds too, in another layout at most. So both
-run on one picture and their tensors are compared; torch knows the layer of each of its own.
+Converters rename, fuse, fold and reorder; LiteRT's names leave out the lists that layers stand in, and ONNX files have
+theirs stripped. But every tensor a file holds on the way is one that torch holds too, in another layout at most. So
+both run on one picture and their tensors are compared; torch knows the layer of each of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,8 +35,8 @@ class Layers:
             if name in self.steps and value.dtype == np.float32:
                 self._by_key.setdefault(key(value.shape), []).append((name, value))
         self._matches: dict[str, frozenset[str]] = {}
-        made = {one.output for one in operations}
-        for name in {name for one in operations for name in one.inputs} - made:
+        self._maker = {one.output: one for one in operations}
+        for name in {name for one in operations for name in one.inputs} - self._maker.keys():
             self._matches[name] = self._equal(of_file[name]) if name in of_file else frozenset()
         for one in operations:
             self._matches[one.output] = self._match(one, of_file.get(one.output))
@@ -49,18 +49,19 @@ class Layers:
         """The first of the steps that an operation stands for; None where nothing tells."""
         sources = [self._matches.get(name, frozenset()) for name in operation.inputs]
         before = frozenset[str]().union(*sources)
+        if not before:
+            # In the middle of what is one step for torch, such as a norm: it begins where torch is met again.
+            makers = [self._maker[name] for name in operation.inputs if name in self._maker]
+            return self.first_step(makers[0]) if makers else None
         after = self._matches.get(operation.output, frozenset()) - before
         if after:
-            between = self._between(before, min(after, key=self._place))
+            between = self._between(before, next(name for name in self.steps if name in after))
             if between:
                 return between[0]
         return self._next(sources, before, operation.shape)
 
-    def _place(self, name: str) -> int:
-        return list(self.steps).index(name)
-
     def _match(self, one: Operation, value: Array | None) -> frozenset[str]:
-        """The steps with this very output; where torch has none of that shape, those of the inputs, if all have some."""
+        """The steps with this very output; where torch has none of that shape, the inputs', if all have some."""
         if value is not None and key(value.shape) in self._by_key:
             return self._equal(value)
         sources = [self._matches.get(name, frozenset()) for name in one.inputs]
@@ -83,7 +84,9 @@ class Layers:
     def _next(self, sources: Sequence[frozenset[str]], before: frozenset[str], shape: Iterable[int]) -> Step | None:
         """The first step after these that takes all of them, or any, and leads to such a shape, or anywhere."""
         users = [
-            step for name, step in self.steps.items() if name not in before and any(one in before for one in step.inputs)
+            step
+            for name, step in self.steps.items()
+            if name not in before and any(one in before for one in step.inputs)
         ]
         all_of_them = [step for step in users if all(source & set(step.inputs) for source in sources)]
         wanted = key(tuple(shape))

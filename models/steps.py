@@ -4,6 +4,8 @@ torch.export writes the list. What the converters make of it is compared with it
 operation of a model file comes from, models/departure.py where a file goes its own way.
 """
 
+import operator
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from models.errors import UserError
 from models.silence import silence
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 Values = dict[str, npt.NDArray[np.float32]]
 
 
@@ -50,17 +53,31 @@ class Trace:
 def trace(student: nn.Module, example: Tensor) -> Trace:
     """The steps of a student in eval mode on pictures of the example's shape.
 
-    Raises a UserError that names the layer where torch cannot write the list.
+    Raises Untraceable, which names the layer, where torch cannot list them.
     """
-    with where_it_fails(student, "torch.export"), silence():
-        module = torch.export.export(student, (example,), strict=False).module()
-    return Trace(steps=tuple(_steps(module)), module=module)
+    running: list[str] = []
+    with silence():
+        try:
+            with _telling(student, running):
+                module = torch.export.export(student, (example,), strict=False).module()
+            return Trace(steps=tuple(_steps(module)), module=module)
+        except Exception as error:  # noqa: BLE001 - whatever a layer does, torch.export answers in its own way
+            failure = Untraceable(running[-1] if running else "", first_line(error))
+    raise failure
+
+
+class Untraceable(UserError):
+    """A layer whose operations torch cannot list."""
+
+    def __init__(self, layer: str, reason: str) -> None:
+        super().__init__(f"torch.export cannot take {layer or 'the student itself'}: {reason}")
+        self.layer = layer
+        self.reason = reason
 
 
 @contextmanager
-def where_it_fails(student: nn.Module, what: str) -> Iterator[None]:
-    """Turn an exception of the work within into a UserError that names the layer which was running then."""
-    running: list[str] = []
+def _telling(student: nn.Module, running: list[str]) -> Iterator[None]:
+    """Keep the names of the layers that are at work, the innermost last; an exception leaves them as they were."""
     hooks = [
         hook
         for name, layer in student.named_modules()
@@ -71,19 +88,16 @@ def where_it_fails(student: nn.Module, what: str) -> Iterator[None]:
     ]
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:
-        place = running[-1] if running else ""
-        raise UserError(f"{what} cannot take {place or 'the student itself'}: {first_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, cut to fit a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What the cause of an exception says, cut to fit a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in COLOURS.sub("", str(error)).splitlines() if line.strip()]
     return f"{lines[0] if lines else type(error).__name__:.160}"
 
 
@@ -96,21 +110,28 @@ def _leaving(running: list[str]) -> Callable[..., None]:
 
 
 def _steps(module: Any) -> Iterator[Step]:
+    """What gives a tensor is a step; what gives several, or a number, is told by the steps that take them."""
+    behind: dict[str, tuple[str, ...]] = {}  # of every node: itself if it is a step, else the steps it comes from
     for node in module.graph.nodes:
         value = node.meta.get("val")
-        if node.op in ("placeholder", "call_function") and isinstance(value, Tensor):
+        inputs = tuple(dict.fromkeys(name for one in node.all_input_nodes for name in behind[one.name]))
+        is_step = node.op in ("placeholder", "call_function") and isinstance(value, Tensor)
+        behind[node.name] = (node.name,) if is_step else inputs
+        if is_step:
             path, kinds = _layer(node)
             yield Step(
                 name=node.name,
                 op=_op(node),
                 layer=path,
                 kinds=kinds,
-                inputs=tuple(one.name for one in node.all_input_nodes if one.op != "get_attr"),
+                inputs=inputs,
                 shape=tuple(size if isinstance(size, int) else -1 for size in value.shape),
             )
 
 
 def _op(node: Any) -> str:
+    if node.target is operator.getitem:
+        return _op(node.args[0])
     return str(getattr(node.target, "_opname", node.target)) if node.op == "call_function" else "picture"
 
 

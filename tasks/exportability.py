@@ -3,8 +3,8 @@
 Reads params.yaml alone; converts the untrained student and writes data/students/NAME/exportability/exportability.json:
 figures and findings, each with the layer and what to use instead. A limit of the section `exportability` that is
 not kept ends the run with the first layer at fault. How long the untrained files take on this machine is a prediction
-for this machine; it is no output (equal work, equal bytes) but data/.work/NAME/exportability.latency.json. Takes about a
-minute.
+for this machine; it is no output (equal work, equal bytes) but data/.work/NAME/exportability.latency.json.
+Takes about a minute.
 
     python -m tasks.exportability --student NAME
 """
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from models.errors import UserError
-from tasks.exportability_rules import Verdict, judge
 from tasks.benchmark import interleaved, machine
+from tasks.exportability_rules import Verdict, judge
 from tasks.files import replacing_folder, sha256_json, write_json
 from tasks.params import Params, Student
 from tasks.stage import STUDENTS, student_main, work_folder
@@ -44,11 +44,12 @@ def exportability(params: Params, name: str, block: Student) -> None:
     samples = list(chance.random((settings.calibration_samples, 1, size, size, 3), dtype=np.float32))
     say("converting the untrained student (about half a minute)")
     found = inspect(student, size, samples, params.train.threads)
+    findings = [finding.to_json() for finding in found.findings]
     result = {
         "architecture": sha256_json({"architecture": block.architecture.model_dump(), "size": size}),
         "figures": found.figures | {"mega_macs": round(mega_macs(student, size), 1)},
         "files": {file: len(data) for file, data in found.files.items()},
-        "findings": [finding.to_json() for finding in found.findings],
+        "findings": findings,
     }
     # Also where the student is refused: the line that says so names the first layer alone.
     folder = STUDENTS / name / "exportability"
@@ -58,7 +59,7 @@ def exportability(params: Params, name: str, block: Student) -> None:
     write_json(work_folder(name) / LATENCY, latency)
     verdicts = judge(found.figures | {key: latency[key] for key in (OVER_BUDGET,) if key in latency}, settings)
     show(result, latency, verdicts)
-    refuse(result["findings"], verdicts, folder / RESULT)
+    refuse(findings, verdicts, folder / RESULT)
 
 
 def untrained(block: Student) -> Any:
@@ -111,7 +112,8 @@ def in_words(finding: Mapping[str, str]) -> str:
     from models.exportability import KINDS
 
     op = f" ({finding['op']})" if finding["op"] else ""
-    return f"{finding['layer']}{op} {KINDS[finding['kind']]}: use {finding['instead']}"
+    why = f" ({finding['why']})" if finding["why"] else ""
+    return f"{finding['layer']}{op} {KINDS[finding['kind']]}{why}: use {finding['instead']}"
 
 
 def show(result: Mapping[str, Any], latency: Mapping[str, Any], verdicts: Sequence[Verdict]) -> None:
@@ -122,9 +124,7 @@ def show(result: Mapping[str, Any], latency: Mapping[str, Any], verdicts: Sequen
     console = Console(stderr=True, markup=False, highlight=False)
     limits = Table("limit", "found", "at most", "", title="exportability", title_justify="left")
     for one in verdicts:
-        limits.add_row(
-            one.rule.removeprefix("max_"), f"{one.value:g}", f"{one.limit:g}", "" if one.kept else mark(one)
-        )
+        limits.add_row(one.rule.removeprefix("max_"), f"{one.value:g}", f"{one.limit:g}", "" if one.kept else mark(one))
     console.print(limits)
     findings = result["findings"]
     if findings:

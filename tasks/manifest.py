@@ -139,7 +139,7 @@ class Manifest(Part):
     task: Literal["image-to-image"]
     digests: Digests
     files: Annotated[list[ModelFile], Field(min_length=1)]
-    sizes: list[SupportedSize] = []  # that of the files first; older bundles have none
+    sizes: list[SupportedSize] = Field(default_factory=list)  # that of the files first; older bundles have none
     documents: list[Document]
     baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
     test_samples: Count

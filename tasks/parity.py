@@ -79,8 +79,8 @@ def check_float_file(
     where = f"first at {place}" if place else f"in no single layer: {runtime} departs when it joins them"
     raise UserError(
         f"{path.name} differs from torch by {found['max_abs']} (worst picture {found['worst_psnr_db']} dB), where "
-        f"quantise allows {tolerance.max_difference} and {tolerance.min_psnr_db:g} dB; {where}. Use another layer there "
-        "(architecture in params.yaml), or another version of the converter"
+        f"quantise allows {tolerance.max_difference} and {tolerance.min_psnr_db:g} dB; {where}. Use another layer "
+        "there (architecture in params.yaml), or another version of the converter"
     )
 
 

@@ -90,7 +90,10 @@ def export(
     sizes: Sequence[int],
     threads: int,
 ) -> None:
-    """Make folder/exported from folder/student and folder/pairs; a UserError for a float32 file that departs from torch."""
+    """Make folder/exported from folder/student and folder/pairs.
+
+    Raises a UserError for a float32 file that departs from torch, at the student's own size or one that it claims.
+    """
     samples = evenly(folder / "pairs", "train", calibration_samples)
     checks = evenly(folder / "pairs", "val", parity_samples)
     record = read_json(folder / "student" / "student.json")
@@ -139,9 +142,7 @@ def quantise(params: Params, name: str, block: Student) -> None:
         STUDENTS / name,
         calibration_samples=settings.calibration_samples,
         parity_samples=settings.parity_samples,
-        tolerance=Tolerance(
-            max_difference=settings.max_float_difference, min_psnr_db=settings.min_float_psnr_db
-        ),
+        tolerance=Tolerance(max_difference=settings.max_float_difference, min_psnr_db=settings.min_float_psnr_db),
         sizes=block.sizes,
         threads=params.train.threads,
     )
