@@ -20,7 +20,7 @@ MINUTE = 60.0
 
 def _bring(stage: str, student: str, timeout_s: float) -> StageRun:
     done = run_stage(stage, student, timeout_s=timeout_s)
-    print(f"{stage:<10}{done.outcome:<10}{done.seconds:7.1f} s", flush=True)
+    print(f"{stage:<14}{done.outcome:<10}{done.seconds:7.1f} s", flush=True)
     return done
 
 
@@ -35,6 +35,12 @@ def _can_pass(task: Task[..., StageRun], run: TaskRun, state: State[StageRun]) -
 def ingest(student: str) -> StageRun:
     """Inputs, shared by all students."""
     return _bring("ingest", student, 30 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
+def exportability(student: str) -> StageRun:
+    """What the untrained student's files would be on a phone."""
+    return _bring("exportability", student, 30 * MINUTE)
 
 
 @task(cache_policy=NO_CACHE)
@@ -91,7 +97,7 @@ def lineage(student: str) -> StageRun:
     return done
 
 
-TASKS = (ingest, generate, curate, train, quantise, benchmark, evaluate, bundle, lineage)
+TASKS = (ingest, exportability, generate, curate, train, quantise, benchmark, evaluate, bundle, lineage)
 
 
 @flow(name="distil", flow_run_name="{student}")

@@ -86,15 +86,10 @@ def reference_architecture(block: Student) -> dict[str, Any]:
 
 def mega_macs(architecture: dict[str, Any], size: int) -> float:
     """Millions of multiplications with addition that one picture takes."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
+    from models.exportability import mega_macs as of_student
     from models.students import build_student
 
-    student = build_student(architecture, size).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        student(torch.zeros(1, 3, size, size))
-    return float(counter.get_total_flops()) / 2e6
+    return of_student(build_student(architecture, size).eval(), size)
 
 
 def int8_file(name: str, block: Student, work: Path) -> tuple[Path, str]:

@@ -135,6 +135,7 @@ def describe(name: str, task: str, work: Work, decision: Decision) -> Manifest:
                 "weights": work.exported["student"],
             },
             "files": [_model_file(record, work) for record in work.exported["files"]],
+            "sizes": work.exported.get("sizes", []),
             "documents": [],
             "baselines": {label: _quality(found) for label, found in work.quality["baselines"].items()},
             "test_samples": work.quality["test_samples"],

@@ -90,6 +90,25 @@ def _ingest(params: Params, name: str, block: Student) -> StageFacts:
     )
 
 
+def _exportability(params: Params, name: str, block: Student) -> StageFacts:
+    path = STUDENTS / name / "exportability" / "exportability.json"
+    result = read_json(path)
+    timed = work_folder(name) / "exportability.latency.json"
+    p50_ms = read_json(timed).get("p50_ms", {}) if timed.exists() else {}
+    predicted = {f"{file.replace(' ', '-').removeprefix('litert-')}": {"p50_ms": ms} for file, ms in p50_ms.items()}
+    return StageFacts(
+        stage="exportability",
+        digest=sha256_file(path),
+        params=params.exportability.model_dump(),
+        made_from={"architecture": result["architecture"]},
+        figures={
+            "exportability": result["figures"] | {"findings": len(result["findings"])},
+            "predicted": predicted,
+        },
+        files=(path,),
+    )
+
+
 def _generate(params: Params, name: str, block: Student) -> StageFacts:
     raw = STUDENTS / name / "raw"
     teacher = read_json(raw / "teacher.json")
@@ -245,6 +264,7 @@ def _bundle(params: Params, name: str, block: Student) -> StageFacts:
 
 FACTS: dict[str, Callable[[Params, str, Student], StageFacts]] = {
     "ingest": _ingest,
+    "exportability": _exportability,
     "generate": _generate,
     "curate": _curate,
     "train": _train,

@@ -50,6 +50,7 @@ def chain(folder: Path, inputs: Path) -> dict[str, Any]:
         "student": manifest.name,
         "inputs": {"digest": sha256_file(inputs / "inputs.jsonl"), "count": len(read_jsonl(inputs / "inputs.jsonl"))},
         "teacher": {key: teacher[key] for key in ("kind", "name", "version", "digest")},
+        "exportability": sha256_file(folder / "exportability" / "exportability.json"),
         "raw": sha256_file(folder / "raw" / "manifest.jsonl"),
         "pairs": {"digest": pairs["digest"], "counts": pairs["counts"]},
         "weights": {"sha256": student["weights_sha256"], "init": student["init"]},

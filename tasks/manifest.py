@@ -40,6 +40,13 @@ class Parity(Part):
     worst_psnr_db: float | None
 
 
+class SupportedSize(Part):
+    """A size of pictures that the weights can be exported for, and how far those float32 files lie from torch."""
+
+    size: Positive  # pixels, both sides
+    parity: dict[Literal["litert", "onnx"], Parity]
+
+
 class Quality(Part):
     """Against the teacher on the test pairs; null where it was not measured."""
 
@@ -132,6 +139,7 @@ class Manifest(Part):
     task: Literal["image-to-image"]
     digests: Digests
     files: Annotated[list[ModelFile], Field(min_length=1)]
+    sizes: list[SupportedSize] = Field(default_factory=list)  # that of the files first; older bundles have none
     documents: list[Document]
     baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
     test_samples: Count

@@ -45,6 +45,31 @@ class Ingest(Section):
     split: Split
 
 
+class Exportability(Section):
+    """What an untrained student's files may hold before it is trained; a limit in `only_warn` is told, not kept."""
+
+    calibration_samples: Positive  # random pictures; where the islands are does not depend on what is shown
+    runs: Positive  # of each file, timed in turn
+    max_partitions: Positive  # delegates of a LiteRT file
+    max_fallbacks: Count  # operations of a LiteRT file that no delegate takes
+    max_float_islands: Count  # connected parts of the int8 LiteRT file that compute in float32
+    max_onnx_float_operations: Count  # operations that ONNX Runtime's quantiser has no form of
+    max_transposes: Count  # of a LiteRT file
+    max_dynamic_shapes: Count  # operations whose output's size hangs on the picture
+    max_concatenations: Count
+    max_full_resolution: Count  # convolutions that give as many pixels as the picture has
+    max_latency_over_budget: PositiveFloat  # predicted p50 of the int8 LiteRT file over gate.max_p90_ms
+    only_warn: list[str]
+
+    @model_validator(mode="after")
+    def _only_limits_warn(self) -> "Exportability":
+        limits = [name for name in type(self).model_fields if name.startswith("max_")]
+        for name in self.only_warn:
+            if name not in limits:
+                raise ValueError(f"only_warn: no limit {name!r}; there are: {', '.join(limits)}")
+        return self
+
+
 class Generate(Section):
     """How the teacher is run."""
 
@@ -78,6 +103,8 @@ class Quantise(Section):
 
     calibration_samples: Positive
     parity_samples: Positive
+    max_float_difference: PositiveFloat  # of a float32 file's pictures to torch's, values in [0,1], at every size
+    min_float_psnr_db: PositiveFloat  # of the same, on the worst picture
 
 
 class Benchmark(Section):
@@ -202,6 +229,7 @@ class Student(Section):
     teacher: Teacher
     pairs: Pairs
     architecture: Architecture
+    sizes: list[Annotated[int, Field(ge=64, multiple_of=32)]]  # pixels; claimed besides pairs.size, and checked
     init: str  # a folder with student.json and, unless it says scratch, weights.safetensors
     train: Train
     compress: Compress
@@ -213,6 +241,12 @@ class Student(Section):
     def _crop_fits(self) -> "Student":
         if self.train.crop > self.pairs.size:
             raise ValueError(f"train.crop {self.train.crop} is larger than pairs.size {self.pairs.size}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_are_others(self) -> "Student":
+        if len({*self.sizes, self.pairs.size}) <= len(self.sizes):
+            raise ValueError("sizes: each once, and without pairs.size, which is always checked")
         return self
 
     @model_validator(mode="after")
@@ -230,6 +264,7 @@ class Params(Section):
     """The whole of params.yaml."""
 
     ingest: Ingest
+    exportability: Exportability
     generate: Generate
     curate: Curate
     train: TrainShared

@@ -1,13 +1,34 @@
-"""How far a model file's pictures lie from torch's, on real inputs. Called by tasks/quantise.py."""
+"""How far a model file's pictures lie from torch's, on real inputs. Called by tasks/quantise.py.
 
-from collections.abc import Callable
+A float32 file that lies further away than the tolerances of params.yaml is refused with the first layer at which it
+departs. The sizes that a student claims besides its own are checked the same way, on files made for that.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import UserError
+
 Images = npt.NDArray[np.float32]
 Function = Callable[[Images], Images]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far a float32 file may lie from torch; values in [0,1]."""
+
+    max_difference: float  # of any value
+    min_psnr_db: float  # of the worst picture
+
+    def holds(self, found: Mapping[str, float]) -> bool:
+        """Whether what `parity` found is within it; NaN is not."""
+        return found["max_abs"] <= self.max_difference and found["worst_psnr_db"] >= self.min_psnr_db
 
 
 def torch_function(student: Any) -> Function:
@@ -35,3 +56,60 @@ def parity(candidate: Function, samples: list[Images], expected: list[Images]) -
         "psnr_db": round(sum(ratios) / len(ratios), 2),
         "worst_psnr_db": round(min(ratios), 2),
     }
+
+
+def check_float_file(
+    student: Any,
+    path: Path,
+    runtime: str,
+    found: Mapping[str, float],
+    samples: Sequence[Images],
+    expected: Sequence[Images],
+    tolerance: Tolerance,
+) -> None:
+    """Raise a UserError that names the first layer at fault if a float32 file is not within the tolerance."""
+    if tolerance.holds(found):
+        return
+    from models.departure import first_departure
+    from models.runtimes import open_model
+
+    model = open_model(path, runtime)
+    errors = [np.nan_to_num(np.abs(model(x) - y), nan=np.inf).max() for x, y in zip(samples, expected, strict=True)]
+    place = first_departure(student, path.read_bytes(), runtime, samples[int(np.argmax(errors))])
+    where = f"first at {place}" if place else f"in no single layer: {runtime} departs when it joins them"
+    raise UserError(
+        f"{path.name} differs from torch by {found['max_abs']} (worst picture {found['worst_psnr_db']} dB), where "
+        f"quantise allows {tolerance.max_difference} and {tolerance.min_psnr_db:g} dB; {where}. Use another layer "
+        "there (architecture in params.yaml), or another version of the converter"
+    )
+
+
+def resized(samples: Sequence[Images], size: int) -> list[Images]:
+    """The same pictures at another size, (1,size,size,3) in [0,1]."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    tensors = (torch.from_numpy(sample).permute(0, 3, 1, 2) for sample in samples)
+    scaled = (interpolate(one, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1) for one in tensors)
+    return [np.ascontiguousarray(one.permute(0, 2, 3, 1).numpy()) for one in scaled]
+
+
+def parity_at(student: Any, size: int, samples: Sequence[Images], tolerance: Tolerance) -> dict[str, dict[str, float]]:
+    """Parity of the float32 files for pictures of another size, by runtime; raises as `check_float_file` does.
+
+    The files are made for the check and not kept: an app that wants another size exports it from the same weights.
+    """
+    from models.litert import to_litert
+    from models.onnx_export import to_onnx
+    from models.runtimes import open_model
+
+    pictures = resized(samples, size)
+    expected = [torch_function(student)(picture) for picture in pictures]
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for runtime, convert, suffix in (("litert", to_litert, "tflite"), ("onnx", to_onnx, "onnx")):
+            path = Path(folder) / f"student.fp32.{size}.{suffix}"
+            path.write_bytes(convert(student, size))
+            found[runtime] = parity(open_model(path, runtime), pictures, expected)
+            check_float_file(student, path, runtime, found[runtime], pictures, expected, tolerance)
+    return found

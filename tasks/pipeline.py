@@ -24,7 +24,18 @@ from models.errors import TryAgain, UserError
 from tasks.stage import TRY_AGAIN, die_with_parent, failure_note, work_folder
 
 SHARED = ("ingest",)
-STAGES = (*SHARED, "generate", "curate", "train", "quantise", "benchmark", "evaluate", "bundle", "lineage")
+STAGES = (
+    *SHARED,
+    "exportability",  # needs nothing but params.yaml, and comes before a teacher is paid for
+    "generate",
+    "curate",
+    "train",
+    "quantise",
+    "benchmark",
+    "evaluate",
+    "bundle",
+    "lineage",
+)
 LOCK_TRIES = 5
 GRACE_S = 10.0  # between INT, TERM and KILL
 

@@ -77,6 +77,7 @@ class Evidence:
     pairs: Json
     yields: Json
     curve: Sequence[Json]
+    exportability: Json
     inputs: Sequence[Input]
 
 
@@ -134,6 +135,7 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         speed=speed,
         sizes=size_rows(evidence.exported["files"]),
         parts=part_rows(evidence.quality["evidence"], evidence.inputs),
+        obstacles=obstacle_rows(evidence.exportability["findings"]),
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),
         inputs_digest=sha256_json(sorted(one.digest for one in evidence.inputs)),
@@ -204,6 +206,15 @@ def headline(evidence: Evidence, speed: Sequence[Json]) -> dict[str, Any]:
     file = min(evidence.exported["files"], key=lambda one: order.index((one["runtime"], one["precision"])))
     runs = [run for run in speed if run["file"] == file["file"]]
     return {"file": file, "run": runs[0] if runs else None, "quality": evidence.quality["files"][file["file"]]}
+
+
+def obstacle_rows(findings: Sequence[Json]) -> list[dict[str, Any]]:
+    """What stands in a phone's way, once a layer and kind, with the number of its operations."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in findings:
+        row = rows.setdefault((one["layer"], one["kind"]), {**one, "operations": []})
+        row["operations"].append(one["op"])
+    return [{**row, "operations": ", ".join(sorted(set(row["operations"])))} for row in rows.values()]
 
 
 def loss_rows(evidence: Evidence) -> list[dict[str, Any]]:

@@ -118,6 +118,7 @@ def make_workspace(root: Path, export: Callable[[Path, str], list[dict[str, Any]
     make_pairs(folder / "pairs", root / "data/inputs/inputs.jsonl")
     make_student(folder / "student")
     sha256 = json.loads((folder / "student/student.json").read_text())["weights_sha256"]
+    write_json(folder / "exportability/exportability.json", {"figures": {"partitions": 1}, "findings": []})
     make_benchmark(folder / "benchmark", export(folder / "exported", sha256))
     run(root)
     return folder

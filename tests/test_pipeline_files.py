@@ -13,6 +13,7 @@ from tasks.pipeline import SHARED, STAGES
 
 LAYOUT = {
     "ingest": "data/inputs",
+    "exportability": "data/students/NAME/exportability",
     "generate": "data/students/NAME/raw",
     "curate": "data/students/NAME/pairs",
     "train": "data/students/NAME/student",

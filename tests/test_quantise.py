@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from models.errors import UserError
+from models.file_graph import BORDERS, Delegation, delegation, float_islands, litert_operations
 from models.runtimes import open_model
 from tasks import quantise
 from tasks.files import sha256_file, write_json
-from tasks.parity import parity
+from tasks.parity import Tolerance, parity
 
 SIZE = 64
+TOLERANCE = Tolerance(max_difference=1e-3, min_psnr_db=80.0)
 FILES = ("student.fp32.tflite", "student.int8.tflite", "student.fp32.onnx", "student.int8.onnx")
 ARCHITECTURE = {
     "encoder": "test_resnet",
@@ -56,7 +58,7 @@ def write_pairs(folder: Path) -> None:
 
 
 def export(folder: Path) -> None:
-    quantise.export(folder, calibration_samples=6, parity_samples=3, threads=1)
+    quantise.export(folder, calibration_samples=6, parity_samples=3, tolerance=TOLERANCE, sizes=[], threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,12 @@ def test_four_files_are_listed_with_their_digests(made: Path) -> None:
         assert line["sha256"] == sha256_file(path)
         assert line["bytes"] == path.stat().st_size
         assert line["layout"] == {"litert": "NHWC", "onnx": "NCHW"}[line["runtime"]]
+
+
+def test_its_own_size_is_supported(made: Path) -> None:
+    [own] = json.loads((made / "exported" / "exported.json").read_text())["sizes"]
+    of_files = {line["runtime"]: line["parity"] for line in lines(made) if line["precision"] == "fp32"}
+    assert own == {"size": SIZE, "parity": of_files}
 
 
 def test_every_file_computes_what_torch_does(made: Path) -> None:
@@ -112,7 +120,6 @@ def test_int8_files_are_smaller_and_hold_int8(made: Path) -> None:
 
 def test_the_int8_graph_of_our_own_layers_is_one_delegate_without_float_islands() -> None:
     import torch
-    from ai_edge_litert.interpreter import Interpreter
 
     from models.litert import to_litert, to_litert_int8
     from models.students import DecoderLevel, conv_bn
@@ -135,12 +142,11 @@ def test_the_int8_graph_of_our_own_layers_is_one_delegate_without_float_islands(
     model = to_litert(Small().eval(), SIZE)
     picture = np.random.default_rng(1).random((1, SIZE, SIZE, 3), dtype=np.float32)
     for content in (model, to_litert_int8(model, [picture], 1)):
-        interpreter = Interpreter(model_content=content)
-        interpreter.allocate_tensors()
-        names = [operation["op_name"] for operation in interpreter._get_ops_details()]
-        assert names.count("DELEGATE") == 1
-    assert names.count("QUANTIZE") == 1
-    assert names.count("DEQUANTIZE") == 1
+        assert delegation(content) == Delegation(partitions=1, fallbacks=())
+    operations = litert_operations(content)
+    assert float_islands(operations) == []
+    borders = [one.op for one in operations if one.op in BORDERS]
+    assert borders == ["QUANTIZE", "DEQUANTIZE"]
 
 
 def test_files_hold_no_path_of_this_machine(made: Path, repository: Path) -> None:
@@ -187,10 +193,24 @@ def test_changed_weights_are_refused(made: Path, tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "copy" / "exported" / FILES[0]) == lines(made)[0]["sha256"]
 
 
-def test_a_float_file_that_differs_from_torch_is_refused(made: Path) -> None:
-    samples = quantise.evenly(made / "pairs", "val", 1)
-    with pytest.raises(UserError, match="differs from torch by"):
-        quantise.describe(made / "exported" / FILES[0], "litert", "fp32", samples, [np.zeros_like(samples[0])])
+def test_a_float_file_that_differs_from_torch_is_refused(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.onnx_export import to_onnx
+    from models.students import load_student
+
+    for part in ("student", "pairs"):
+        shutil.copytree(made / part, tmp_path / part)
+    other: Any = load_student(made / "student")
+    other.decoder[1].pointwise[0].weight.data[0] += 1
+    files = {
+        (line["runtime"], line["precision"]): (made / "exported" / line["file"]).read_bytes() for line in lines(made)
+    }
+    files["onnx", "fp32"] = to_onnx(other, SIZE)  # as a converter would that gets a layer wrong
+    monkeypatch.setattr(quantise, "convert", lambda *_: files)
+    with pytest.raises(UserError, match=r"student\.fp32\.onnx differs .* first at decoder\.1\.pointwise\.0 \(conv2d\)"):
+        export(tmp_path)
+    assert not (tmp_path / "exported").exists()
 
 
 def test_samples_lie_evenly_over_the_split(tmp_path: Path) -> None:

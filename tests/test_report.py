@@ -25,6 +25,22 @@ FILES = [
 P50_MS = {"student.fp32.tflite": 6.0, "student.int8.tflite": 4.8, "student.fp32.onnx": 5.8, "student.int8.onnx": 8.2}
 MACHINE = {"cpu": "Example CPU @ 2.00GHz", "cores": 2, "architecture": "x86_64", "os": "Debian, Linux 6.1"}
 MACHINE |= {"python": "3.11.9", "litert": "2.3.0", "onnxruntime": "1.31.1"}
+FINDINGS = [
+    {
+        "kind": "fallback",
+        "op": op,
+        "layer": "encoder.bn1.act",
+        "file": file,
+        "instead": "ReLU6, exact in int8",
+        "why": "",
+    }
+    for op, file in (("HARD_SWISH", "litert int8"), ("HARD_SWISH", "litert fp32"), ("MUL", "litert fp32"))
+]
+FILE_ROWS = [
+    {"file": file, "runtime": runtime, "precision": precision, "bytes": size, "sha256": f"{size:064x}"}
+    for file, runtime, precision, size in FILES
+]
+RUNTIMES = ("litert", "onnx")
 LICENCE = "CC0 (NASA, via scikit-image)"
 
 
@@ -107,10 +123,14 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
         "quality": make_quality(),
         "benchmark": {"machine": MACHINE, "files": runs},
         "exported": {
-            "files": [
-                {"file": file, "runtime": runtime, "precision": precision, "bytes": size, "sha256": f"{size:064x}"}
-                for file, runtime, precision, size in FILES
-            ]
+            "files": FILE_ROWS,
+            "sizes": [
+                {
+                    "size": size,
+                    "parity": {one: {"max_abs": 1e-06, "psnr_db": 99.0, "worst_psnr_db": 97.5} for one in RUNTIMES},
+                }
+                for size in (256, 320)
+            ],
         },
         "student": {
             "architecture": {"encoder": "mobilenetv4_conv_small_050", "decoder_channels": [96, 64, 48, 32]},
@@ -132,6 +152,7 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
             for split, count in (("train", 168), ("val", 16), ("test", 16))
         },
         "curve": make_curve(),
+        "exportability": {"figures": {"partitions": 1, "mega_macs": 134.2}, "findings": FINDINGS},
         "inputs": inputs,
     }
     return report.Evidence(**(evidence | changes))
@@ -282,6 +303,17 @@ def test_hostile_text_stays_text() -> None:
     assert hostile in page.text and "</td><img src=x onerror=alert(2)>" in page.text and "{{ 7 * 7 }}<b>" in page.text
     assert len(page.named("script")) == 1
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+
+
+def test_obstacles_are_told_once_a_layer() -> None:
+    [row] = report.obstacle_rows(FINDINGS)
+    assert (row["layer"], row["operations"], row["kind"]) == ("encoder.bn1.act", "HARD_SWISH, MUL", "fallback")
+    page = report.render(make_evidence(), {})
+    assert "encoder.bn1.act" in page and "ReLU6, exact in int8" in page and "97.5" in page
+    bare = report.render(
+        make_evidence(exportability={"figures": {}, "findings": []}, exported={"files": FILE_ROWS}), {}
+    )
+    assert "Use instead" not in bare and "Sizes and parity" not in bare
 
 
 def test_the_same_evidence_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:

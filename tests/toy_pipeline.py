@@ -1,4 +1,4 @@
-"""A repository in miniature: nine stages that write files of the real form in milliseconds.
+"""A repository in miniature: ten stages that write files of the real form in milliseconds.
 
 `python toy_pipeline.py STAGE [STUDENT]` is a stage's command in it. The file `mode`, or TOY_MODE, holds "WHAT STAGE" to
 make a stage fail, break, hang or be killed; "blind quantise" makes a student that changes nothing, "nan evaluate" a
@@ -29,6 +29,7 @@ from tasks.stage import STUDENTS, _run, guarded
 INPUTS = Path("data/inputs")
 STUDENT = "oil"
 OUTPUT = {
+    "exportability": "exportability",
     "generate": "raw",
     "curate": "pairs",
     "train": "student",
@@ -97,6 +98,9 @@ def write(stage: str, out: Path) -> None:
         ]
         write_jsonl(out / "inputs.jsonl", inputs)
         write_jsonl(out / "set_aside.jsonl", [])
+    elif stage == "exportability":
+        figures = {"partitions": 1, "transposes": 1, "mega_macs": 1.5}
+        write_json(out / "exportability.json", {"architecture": digest("toy"), "figures": figures, "findings": []})
     elif stage == "generate":
         (out / "shard-00000.safetensors").write_text(f"pairs {seed}")
         write_jsonl(out / "shard-00000.jsonl", [{"id": seed}])
