@@ -71,10 +71,14 @@ def make_repository(root: Path, source: Path) -> Path:
         elif stage == "lineage":
             command = f"python -m tasks.lineage --student {STUDENT}"
         entry = {"cmd": command, "deps": before, "outs": [out]}
+        if stage == "exportability":  # hangs on no other stage, as in dvc.yaml
+            entry["deps"] = ["toy_pipeline.py"]
+        elif stage == "train":
+            entry["deps"] = [*before, f"data/students/{STUDENT}/exportability"]
         if stage == "generate":
             entry["params"] = [f"students.{STUDENT}.teacher"]
         stages[stage] = entry if stage == "ingest" else {"foreach": {STUDENT: 1}, "do": entry}
-        before = [out]
+        before = before if stage == "exportability" else [out]
     (toy / "seed").write_text("1")
     (toy / "dvc.yaml").write_text(json.dumps({"stages": stages}))
     return toy
