@@ -5,7 +5,7 @@ of steps (the whole one too), exported and quantised; all files are timed in tur
 measured on the test pairs. Writes OUT: variants.json, variants.md (the table) and variants.png (quality over latency,
 the Pareto front marked). May be killed and run again: a finished variant is kept in data/.work/NAME/variants.
 
-Command: python -m tasks.variants --student NAME --out FOLDER [--steps 300] [--prune 0 0.25 0.5] [--low-rank 1 0.9]
+Command: python -m tasks.variants --student NAME --out FOLDER [--steps 300] [--prune 0 0.25 0.5] [--low-rank 1 0.7]
 """
 
 import argparse
@@ -176,7 +176,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=300, help="of training after the cut")
     parser.add_argument("--rate", type=float, default=0.3, help="its learning rate, over the training's")
     parser.add_argument("--prune", type=float, nargs="+", default=[0.0, 0.25, 0.5], help="shares of channels")
-    parser.add_argument("--low-rank", type=float, nargs="+", default=[1.0, 0.9], help="energies that factors keep")
+    parser.add_argument("--low-rank", type=float, nargs="+", default=[1.0, 0.7], help="energies that factors keep")
     asked = parser.parse_args()
     told = {"steps": asked.steps, "rate": asked.rate, "prunes": asked.prune, "energies": asked.low_rank}
     guarded("variants", lambda: variants(asked.student, asked.out, **told), asked.student)
