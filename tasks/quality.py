@@ -103,12 +103,12 @@ def measure_student(folder: Path, work: Work) -> tuple[dict[str, Columns], dict[
 
 
 def float_twins(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Each int8 file's name -> the fp32 file of the same runtime."""
+    """Each file's name that is not fp32 -> the fp32 file of the same runtime."""
     floats = {record["runtime"]: record["file"] for record in files if record["precision"] == "fp32"}
     return {
         record["file"]: floats[record["runtime"]]
         for record in files
-        if record["precision"] == "int8" and record["runtime"] in floats
+        if record["precision"] != "fp32" and record["runtime"] in floats
     }
 
 

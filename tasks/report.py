@@ -200,7 +200,8 @@ def part_rows(gate: Json, inputs: Sequence[Input]) -> list[dict[str, Any]]:
 
 def headline(evidence: Evidence, speed: Sequence[Json]) -> dict[str, Any]:
     """The file a phone would run (int8 LiteRT where there is one) and its latency on the fewest threads."""
-    order = [("litert", "int8"), ("litert", "fp32"), ("onnx", "int8"), ("onnx", "fp32")]
+    # As tasks.phone.phone_file, but for a student without one.
+    order = [(runtime, precision) for runtime in ("litert", "onnx") for precision in ("int8", "fp32", "fp16", "w8a16")]
     file = min(evidence.exported["files"], key=lambda one: order.index((one["runtime"], one["precision"])))
     runs = [run for run in speed if run["file"] == file["file"]]
     return {"file": file, "run": runs[0] if runs else None, "quality": evidence.quality["files"][file["file"]]}

@@ -28,7 +28,7 @@ def tiny_params(repository: Path) -> dict[str, Any]:
     params: dict[str, Any] = yaml.safe_load((repository / "params.yaml").read_text())
     params["generate"]["workers"] = 1
     params["train"] |= {"threads": 1, "checkpoint_every": 4, "validate_every": 4}
-    params["quantise"] = {"calibration_samples": 4, "parity_samples": 2}
+    params["quantise"] |= {"calibration_samples": 4, "parity_samples": 2}
     params["benchmark"] = {"warmup": 1, "runs": 2, "threads": [1]}
     params["evaluate"]["grid"] = 1
     for block in params["students"].values():
