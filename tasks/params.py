@@ -179,6 +179,7 @@ class Gate(Section):
     max_sharpness_ratio: PositiveFloat
     min_chroma_ratio: Weight
     min_int8_psnr_db: PositiveFloat  # int8 against the same student's float output, mean over test images
+    max_banding: PositiveFloat  # levels of 255: what int8 adds to smooth gradients and plain areas (models/banding.py)
     max_flicker: PositiveFloat  # levels of 255: what changes under camera motion beyond the motion itself
     min_test_samples: Positive
     # Quality against the champion, both on the same inputs; not judged where there is no champion.

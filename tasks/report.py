@@ -22,6 +22,7 @@ Json = Mapping[str, Any]
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PANELS = {"input": "Input", "teacher": "Teacher", "student": "Student", "int8": "Student, int8"}
+BLOCKS_SHOWN = 8  # of those that cost int8 most
 ABSENT = "\N{EN DASH}"
 BASELINES = {"identity": "Input left as it is", "colour_affine": "Best global colour map"}
 # Of every figure: its heading, how it is written, what is right, and what it means.
@@ -61,6 +62,13 @@ FIGURES: dict[str, tuple[str, str, str, str]] = {
         "{:.1f}",
         "higher is better",
         "The same for the picture that quantisation harms most.",
+    ),
+    "banding": (
+        "Bands",
+        "{:.2f}",
+        "0 is best",
+        "What int8 adds to smooth gradients and plain areas, in levels of 255, after a mean over 5 pixels (finer is "
+        "grain). Rounding the picture to 32 levels gives about 1.2.",
     ),
 }
 
@@ -134,6 +142,8 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         speed=speed,
         sizes=size_rows(evidence.exported["files"]),
         parts=part_rows(evidence.quality["evidence"], evidence.inputs),
+        int8=[file for file in evidence.exported["files"] if "to_float" in file],
+        costs=cost_rows(evidence.exported),
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),
         inputs_digest=sha256_json(sorted(one.digest for one in evidence.inputs)),
@@ -179,6 +189,13 @@ def size_rows(files: Sequence[Json]) -> list[dict[str, Any]]:
     largest = max(file["bytes"] for file in files)
     rows = [{**file, "bar": round(100 * file["bytes"] / largest, 2)} for file in files]
     return sorted(rows, key=lambda row: (row["bytes"], row["file"]))
+
+
+def cost_rows(exported: Json) -> list[dict[str, Any]]:
+    """The blocks that cost int8 most, with the share of the costliest each bar takes, in percent."""
+    rows = [row for row in exported.get("sensitivity", ()) if max(row["cost_db"], row["worst_cost_db"]) > 0]
+    most = max((row["cost_db"] for row in rows), default=1.0)
+    return [{**row, "bar": round(100 * max(0.0, row["cost_db"]) / max(most, 0.01), 2)} for row in rows[:BLOCKS_SHOWN]]
 
 
 def part_rows(gate: Json, inputs: Sequence[Input]) -> list[dict[str, Any]]:
