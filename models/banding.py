@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 Model = Callable[[Pictures], Floats]  # (B,S,S,3) uint8 -> (B,S,S,3) in [0,1]
 
 FINE, WIDE = 5, 31  # pixels: narrower than FINE is grain, wider than WIDE a shift of the colour
-PLAIN_LEVELS = 2.0  # standard deviation of the input's luma within WIDE below which an area is plain
+PLAIN_LEVELS = 1.0  # root mean square of the input luma's detail (finer than FINE) within WIDE, below which it is plain
 LEAST_PLAIN = 1000  # pixels; of fewer there is nothing to tell
 # From, to (RGB) and direction (right, down) of the gradients: skies, dusk, skin, walls, shadows, highlights.
 RAMPS = (
@@ -65,8 +65,7 @@ def split_error(error: Tensor) -> tuple[Tensor, Tensor]:
 def plain(inputs: Tensor) -> Tensor:
     """Where an input (B,3,H,W) in [0,1] is plain: (B,1,H,W) bool."""
     grey = luma(inputs) * 255
-    variance = box_mean(grey.square(), WIDE) - box_mean(grey, WIDE).square()
-    return variance < PLAIN_LEVELS**2
+    return box_mean((grey - box_mean(grey, FINE)).square(), WIDE) < PLAIN_LEVELS**2
 
 
 def on_gradients(quantised: Model, floating: Model, size: int) -> dict[str, float]:
