@@ -17,7 +17,8 @@ from torch import nn
 from models.advice import CONTROL_FLOW, FIXED_SIZE, FULL_RESOLUTION, instead_of
 from models.departure import layer_name, layers_of, written_form
 from models.file_graph import Operation, delegation, float_islands, litert_operations, onnx_operations
-from models.litert import to_litert, to_litert_int8
+from models.litert import to_litert
+from models.litert_int8 import to_litert_int8
 from models.onnx_export import to_onnx
 from models.silence import silence
 from models.steps import Step, Trace, Untraceable, first_line, trace

@@ -1,28 +1,21 @@
-"""A student as LiteRT files: float32, and int8 with calibrated activations.
+"""A student as a float32 LiteRT file; models/litert_int8.py makes the smaller ones of it.
 
-Both take and give float32 (1,S,S,3) in [0,1]. The graph is written so that all of it runs in one delegate:
+All take and give float32 (1,S,S,3) in [0,1]. The graph is written so that all of it runs in one delegate:
 - the clamp to [0,1] becomes a ReLU6 on the head, whose weights are six times as large, and a multiplication
   by 1/6: ReLU6 fuses into the convolution, while a bare clamp is a float island in the int8 graph;
 - the pixel shuffle becomes one transpose of blocks of six values: the head's channels are put in
   (row, column, colour) order, which is what a channels-last picture needs. LiteRT's own DEPTH_TO_SPACE has
   no int8 form in ai-edge-quantizer, and what torch's pixel_shuffle lowers to moves every value four times.
-
-Calibration keeps the smallest and largest value seen. The quantizer's default, a moving average, loses 15 dB
-on the worst photos (field notes).
 """
 
 import copy
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from models.silence import silence
 
-Images = npt.NDArray[np.float32]
 SIX = 6.0  # where ReLU6 saturates
 
 
@@ -68,22 +61,3 @@ def to_litert(student: nn.Module, size: int) -> bytes:
         progress.config.show_progress = False
         model = litert_torch.convert(ChannelsLast(student).eval(), (torch.zeros(1, size, size, 3),))
         return bytes(model.model_content())
-
-
-def to_litert_int8(float_model: bytes, samples: Iterable[Images], threads: int) -> bytes:
-    """The int8 flatbuffer of a float32 one, calibrated on `samples`, each (1,S,S,3) in [0,1]."""
-    with silence():
-        from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe_manager
-        from ai_edge_quantizer.utils import qsv_utils
-
-        recipe = recipe_manager.RecipeManager()
-        recipe.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
-        for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            recipe.add_quantization_config(".*", edge, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
-        observer = calibrator.Calibrator(float_model, num_threads=threads, qsv_update_func=qsv_utils.min_max_update)
-        [(signature, names)] = observer.get_signature_list().items()
-        # A list: a generator would be spent on counting it.
-        observer.calibrate({signature: [{names["inputs"][0]: sample} for sample in samples]}, recipe)
-        work = quantizer.Quantizer(float_model, recipe.get_quantization_recipe())
-        result = work.quantize(observer.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False)
-        return bytes(result.quantized_model)

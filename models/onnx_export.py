@@ -1,23 +1,18 @@
-"""A student as ONNX files: float32, and int8 as QDQ with calibrated activations.
+"""A student as a float32 ONNX file; models/onnx_int8.py makes the smaller ones of it.
 
-Both take and give float32 (1,3,S,S) in [0,1], named "input" and "output". Everything that torch's exporter
-notes about where a node came from (source paths, stack traces) is removed: equal weights give equal bytes,
-on any machine.
+All take and give float32 (1,3,S,S) in [0,1], named "input" and "output". Everything that torch's exporter
+notes about where a node came from (source paths, stack traces) is removed, but for the torch module's path, which
+becomes its name: equal weights give equal bytes, on any machine.
 """
 
-import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import ast
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from models.silence import silence
 
-Images = npt.NDArray[np.float32]
 INPUT, OUTPUT = "input", "output"
 
 
@@ -34,8 +29,38 @@ def to_onnx(student: nn.Module, size: int) -> bytes:
         )
         assert program is not None
         model = program.model_proto
+    name_nodes(model.graph)
+    clip_first(model.graph)
     strip(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def name_nodes(graph: Any) -> None:
+    """Name each node LAYER/NUMBER by the torch module that it came from; an activation by its convolution's."""
+    layer = ""
+    for number, node in enumerate(graph.node):
+        if node.op_type == "Conv":
+            layer = node.input[1].removesuffix(".weight")
+        elif node.op_type != "Clip":
+            scopes = {one.key: one.value for one in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
+            layer = "".join(ast.literal_eval(scopes)[-2:-1]) or layer
+        node.name = f"{layer}/{number}"
+
+
+def clip_first(graph: Any) -> None:
+    """Clip before the pixel shuffle, which is the same: quantised, the head's scale then covers [0,1] and no more."""
+    *_, shuffle, clip = graph.node
+    if (shuffle.op_type, clip.op_type) != ("DepthToSpace", "Clip"):
+        return
+    head, between, end = shuffle.input[0], shuffle.output[0], clip.output[0]
+    clip.input[0], clip.output[0], shuffle.input[0], shuffle.output[0] = head, between, between, end
+    kept = [one for one in graph.value_info if one.name != between]  # it has another shape now
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    nodes = [*graph.node[:-2], clip, shuffle]
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def strip(model: Any) -> None:
@@ -44,41 +69,3 @@ def strip(model: Any) -> None:
     for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
-
-
-def to_onnx_int8(float_model: bytes, samples: Iterable[Images]) -> bytes:
-    """The int8 QDQ model of a float32 one, calibrated on `samples`, each (1,S,S,3) in [0,1]."""
-    with tempfile.TemporaryDirectory() as folder, silence():
-        import onnx
-        from onnxruntime import quantization
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        # ONNX Runtime's own graph optimisation would write machine-dependent layouts into the model.
-        quant_pre_process(
-            onnx.load_from_string(float_model), prepared, skip_optimization=True, skip_symbolic_shape=True
-        )
-        quantization.quantize_static(
-            prepared,
-            quantised,
-            _Samples(samples),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-        )
-        model = onnx.load(quantised)
-    strip(model)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-class _Samples:
-    """What ONNX Runtime calls a calibration data reader: one dictionary of inputs a call, then None."""
-
-    def __init__(self, samples: Iterable[Images]) -> None:
-        self._left: Iterator[Images] = iter(samples)
-
-    def get_next(self) -> dict[str, Images] | None:
-        sample = next(self._left, None)
-        return None if sample is None else {INPUT: np.ascontiguousarray(sample.transpose(0, 3, 1, 2))}

@@ -106,7 +106,8 @@ def int8_file(name: str, block: Student, work: Path) -> tuple[Path, str]:
 
     import numpy as np
 
-    from models.litert import to_litert, to_litert_int8
+    from models.litert import to_litert
+    from models.litert_int8 import to_litert_int8
     from models.students import build_student
 
     say("converting the default student, which is not trained yet")

@@ -164,6 +164,7 @@ def _model_file(record: Mapping[str, Any], work: Work) -> ModelFile:
         output=tensor,
         parity=Parity.model_validate({key: record["parity"].get(key) for key in Parity.model_fields}),
         quality=_quality(work.quality["files"].get(record["file"], {})),
+        high=tuple(record.get("high", ())),
         latency=[Latency.model_validate({key: row.get(key) for key in Latency.model_fields}) for row in rows],
     )
 

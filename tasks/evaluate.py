@@ -16,7 +16,16 @@ from models.errors import UserError
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
 from tasks.phone import student_evidence
-from tasks.quality import COLOUR_AFFINE, Work, measure_student, panels, read_pairs, summarise
+from tasks.quality import (
+    COLOUR_AFFINE,
+    Work,
+    float_twins,
+    measure_student,
+    panels,
+    read_pairs,
+    smoothness,
+    summarise,
+)
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.stage import STUDENTS, student_main
@@ -29,7 +38,8 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     folder = STUDENTS / name
     work = read_work(folder, INPUTS)
     columns, models = measure_student(folder, work)
-    quality = summarise(columns, work, student_evidence(work, models, columns))
+    smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
+    quality = summarise(columns, work, student_evidence(work, models, columns, smooth), smooth)
     evidence = Evidence(
         name=name,
         quality=quality,

@@ -52,6 +52,7 @@ class Evidence(Record):
     sharpness_ratio: float | None = None  # Laplacian energy over the teacher's
     chroma_ratio: float | None = None  # over the teacher's
     int8_psnr_db: float | None = None  # int8 against float output, mean
+    banding: float | None = None  # levels of 255 that int8 adds to smooth areas (models/banding.py)
     flicker: float | None = None  # levels of 255, root mean square (models/stability.py)
     structure_kept: float | None = None  # of the input's edges; 1 all, 0 none (models/stability.py)
     p90_ms: float | None = None  # on one thread

@@ -176,6 +176,7 @@ def _whose(file: Mapping[str, Any]) -> str:
 
 def _quantise(params: Params, name: str, block: Student) -> StageFacts:
     path, exported, whose = _exported(name)
+    int8 = [file for file in exported["files"] if "to_float" in file]
     return StageFacts(
         stage="quantise",
         digest=sha256_file(path),
@@ -184,8 +185,11 @@ def _quantise(params: Params, name: str, block: Student) -> StageFacts:
         figures={
             "size": {whose[file["file"]]: {"bytes": file["bytes"]} for file in exported["files"]},
             "parity": {whose[file["file"]]: file["parity"] for file in exported["files"]},
+            "to_float": {whose[file["file"]]: file["to_float"] for file in int8},
+            "sensitivity": {row["block"]: row["cost_db"] for row in exported.get("sensitivity", ())},
         },
-        tags={f"file.{file['file']}": file["sha256"] for file in exported["files"]},
+        tags={f"file.{file['file']}": file["sha256"] for file in exported["files"]}
+        | {f"in_float.{file['file']}": ", ".join(file["high"]) or "none" for file in int8},
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue, StringConstraints, Validation
 
 from models.errors import UserError
 from tasks.files import check_sha256, read_json
-from tasks.schema import Count, Positive, Section, Sha256
+from tasks.schema import Count, Positive, Precision, Section, Sha256
 
 SCHEMA = "understudy-bundle/1"
 MANIFEST = "manifest.json"
@@ -58,6 +58,8 @@ class Quality(Part):
     chroma_ratio: float | None = None
     psnr_to_float_db: float | None = None
     worst_psnr_to_float_db: float | None = None
+    banding: float | None = None  # levels of 255, on smooth gradients (models/banding.py)
+    grain: float | None = None
 
 
 class Latency(Part):
@@ -78,12 +80,13 @@ class ModelFile(Part):
     sha256: Sha256
     bytes: Positive
     runtime: Literal["litert", "onnx"]
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     input: Tensor
     output: Tensor
     parity: Parity
     quality: Quality
     latency: list[Latency]
+    high: tuple[str, ...] = ()  # of an int8 file: layers left in float32, so that it looks the same
 
 
 class Document(Part):

@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from models.errors import UserError
 from models.teachers import SAMPLING
 from models.teachers.pinned import places
-from tasks.schema import Count, Fraction, Positive, PositiveFloat, Section, Weight
+from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Weight
 from tasks.teacher_params import TAGS, Teacher
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{0,62}$")
@@ -98,13 +98,31 @@ class TrainShared(Section):
     validate_every: Positive  # steps between passes over the validation pairs
 
 
+class Precisions(Section):
+    """Which files are made, by runtime (tasks/schema.py says what the precisions are)."""
+
+    litert: list[Precision]
+    onnx: list[Literal["fp32", "fp16", "int8"]]  # it has no kernels for int16 activations
+
+    @field_validator("litert", "onnx")
+    @classmethod
+    def _the_two_that_others_need(cls, precisions: list[str]) -> list[str]:
+        if not {"fp32", "int8"} <= set(precisions) or len(set(precisions)) < len(precisions):
+            raise ValueError("fp32 and int8 must be there, each precision once")
+        return precisions
+
+
 class Quantise(Section):
     """How the exported files are made."""
 
-    calibration_samples: Positive
-    parity_samples: Positive
+    calibration_samples: Positive  # training inputs
+    parity_samples: Positive  # validation inputs
     max_float_difference: PositiveFloat  # of a float32 file's pictures to torch's, values in [0,1], at every size
     min_float_psnr_db: PositiveFloat  # of the same, on the worst picture
+    precisions: Precisions
+    # Of int8 against the float file of the same runtime on the validation inputs; layers stay in float until it holds.
+    min_psnr_db: PositiveFloat
+    min_worst_psnr_db: PositiveFloat
 
 
 class Benchmark(Section):
@@ -208,6 +226,7 @@ class Gate(Section):
     max_sharpness_ratio: PositiveFloat
     min_chroma_ratio: Weight
     min_int8_psnr_db: PositiveFloat  # int8 against the same student's float output, mean over test images
+    max_banding: PositiveFloat  # levels of 255: what int8 adds to smooth gradients and plain areas (models/banding.py)
     max_flicker: PositiveFloat  # levels of 255: what changes under camera motion beyond the motion itself
     min_test_samples: Positive
     # Quality against the champion, both on the same inputs; not judged where there is no champion.

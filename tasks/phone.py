@@ -21,10 +21,16 @@ def phone_file(files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return (wanted or files)[0]
 
 
-def student_evidence(work: Work, models: Mapping[str, Model], columns: Mapping[str, Columns]) -> Evidence:
+def student_evidence(
+    work: Work,
+    models: Mapping[str, Model],
+    columns: Mapping[str, Columns],
+    smooth: Mapping[str, Mapping[str, float]],
+) -> Evidence:
     """All that evaluate knows of the phone's file; what a bundle ships of it is added by tasks/bundle.py.
 
-    `columns` are those of tasks.quality.measure_all. The latency is that of one thread, if it was this file's.
+    `columns` are those of tasks.quality.measure_all, `smooth` those of tasks.quality.smoothness. The latency is that of
+    one thread, if it was this file's.
     """
     files = work.exported["files"]
     phone = phone_file(files)
@@ -34,6 +40,7 @@ def student_evidence(work: Work, models: Mapping[str, Model], columns: Mapping[s
         evidence,
         measured_sha256=phone["sha256"],
         colour_affine_explained=rounded(pooled(columns[COLOUR_AFFINE]))["explained_effect"],
+        banding=rounded(smooth.get(phone["file"], {})).get("banding"),
         p90_ms=rows[0]["p90_ms"] if rows else None,
         file_bytes=phone["bytes"],
         bundle_mib=sum(record["bytes"] for record in files) / MIB,

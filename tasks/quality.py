@@ -102,13 +102,33 @@ def measure_student(folder: Path, work: Work) -> tuple[dict[str, Columns], dict[
         return measure_all(models, work.inputs, work.targets, float_twins(work.exported["files"])), models
 
 
+def smoothness(models: Mapping[str, Model], inputs: Pictures, twins: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Of each file with a float twin, the bands and grain it adds to smooth areas, in levels of 255.
+
+    Figures of models/banding.py: the larger of those on gradients and on the test inputs' plain areas, where there are.
+    """
+    import torch
+
+    from models import banding, metrics
+
+    found = {}
+    with torch.inference_mode():
+        for name, twin in twins.items():
+            parts = banding.on_gradients(models[name], models[twin], inputs.shape[1])
+            plain = banding.on_plain_areas(
+                models[name], models[twin], (batch for (batch,) in metrics.batches([inputs], BATCH))
+            )
+            found[name] = {part: max(value, plain.get(f"plain_{part}") or 0.0) for part, value in parts.items()}
+    return found
+
+
 def float_twins(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Each int8 file's name -> the fp32 file of the same runtime."""
+    """Each file's name that is not fp32 -> the fp32 file of the same runtime."""
     floats = {record["runtime"]: record["file"] for record in files if record["precision"] == "fp32"}
     return {
         record["file"]: floats[record["runtime"]]
         for record in files
-        if record["precision"] == "int8" and record["runtime"] in floats
+        if record["precision"] != "fp32" and record["runtime"] in floats
     }
 
 
@@ -139,9 +159,11 @@ def checked(name: str, output: Floats, shape: tuple[int, ...]) -> Floats:
     return np.clip(output, 0.0, 1.0)
 
 
-def summarise(columns: Mapping[str, Columns], work: Work, evidence: Evidence) -> dict[str, Any]:
+def summarise(
+    columns: Mapping[str, Columns], work: Work, evidence: Evidence, smooth: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
     """quality.json: figures of every contestant, what the gate is told of the phone's file, and each picture's own."""
-    figures = {name: rounded(pooled(column)) for name, column in columns.items()}
+    figures = {name: rounded(pooled(column) | dict(smooth.get(name, {}))) for name, column in columns.items()}
     shown = shown_file(work.exported["files"])
     photos = evidence.photos
     interval = explained_interval([photo.error for photo in photos], [photo.change for photo in photos])

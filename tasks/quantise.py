@@ -1,25 +1,32 @@
-"""Export the trained student: LiteRT and ONNX, each in float32 and int8, each compared with torch.
+"""Export the trained student: LiteRT and ONNX in the precisions of params.yaml, each compared with torch.
 
-Reads data/students/NAME/student and pairs; writes data/students/NAME/exported: the four files and
-exported.json. The int8 files are calibrated on real training inputs, parity is measured on validation
-inputs. Equal weights give equal bytes. Takes about a minute and 1.5 GiB.
+Reads data/students/NAME/student and pairs; writes data/students/NAME/exported: the files and exported.json. The int8
+files are calibrated on real training inputs; parity, what each block costs, and the layers that must stay in float for
+the budget (tasks/mixed.py) are measured on validation inputs. Equal weights give equal bytes on one kind of machine.
+Takes about a minute and 1.5 GiB.
 
     python -m tasks.quantise --student NAME
 """
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.errors import UserError
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
-from tasks.params import Params, Student
-from tasks.parity import Tolerance, check_float_file, parity, parity_at, torch_function
+from tasks.mixed import Budget, Fidelity, Measure, Mixed, follow, keep_high
+from tasks.params import Params, Precisions, Quantise, Student
+from tasks.parity import Function, Tolerance, check_float_file, parity, parity_at, torch_function
 from tasks.stage import STUDENTS, student_main
+
+if TYPE_CHECKING:
+    from models.litert_int8 import LiteRtQuantiser
+    from models.onnx_int8 import OnnxQuantiser
 
 Images = npt.NDArray[np.float32]
 
@@ -41,21 +48,89 @@ def evenly(pairs: Path, split: str, count: int) -> list[Images]:
     return [inputs[row : row + 1].astype(np.float32) / np.float32(255) for row in rows]
 
 
-def convert(student: Any, size: int, samples: list[Images], threads: int) -> dict[tuple[str, str], bytes]:
-    """The four files' bytes by (runtime, precision)."""
-    from models.litert import to_litert, to_litert_int8
-    from models.onnx_export import to_onnx, to_onnx_int8
+def refuse_shared(calibration: Sequence[Images], checks: Sequence[Images]) -> None:
+    """Refuse to measure on a picture that the ranges were found on: it would look better than it is."""
+    seen = {sha256_bytes(one.tobytes()) for one in calibration}
+    if any(sha256_bytes(one.tobytes()) in seen for one in checks):
+        raise UserError("a validation input is a training input too: run the pipeline from ingest on (dvc repro)")
 
-    files: dict[tuple[str, str], bytes] = {}
-    say("converting to LiteRT (about half a minute)")
-    files["litert", "fp32"] = to_litert(student, size)
-    say(f"calibrating LiteRT int8 on {len(samples)} training inputs")
-    files["litert", "int8"] = to_litert_int8(files["litert", "fp32"], samples, threads)
-    say("converting to ONNX")
-    files["onnx", "fp32"] = to_onnx(student, size)
-    say(f"calibrating ONNX int8 on {len(samples)} training inputs")
-    files["onnx", "int8"] = to_onnx_int8(files["onnx", "fp32"], samples)
-    return files
+
+class Files:
+    """The files as they are made: bytes by (runtime, precision), and what was kept high in which."""
+
+    def __init__(
+        self, student: Any, size: int, samples: list[Images], checks: list[Images], threads: int, budget: Budget
+    ) -> None:
+        self.student, self.size, self.threads, self.budget = student, size, threads, budget
+        self.samples, self.checks = samples, checks
+        self.data: dict[tuple[str, str], bytes] = {}
+        self.mixed: dict[str, Mixed] = {}  # by runtime
+
+    def litert(self, precisions: Sequence[str]) -> "LiteRtQuantiser":
+        """Make the LiteRT files; returns what made the int8 one, for ONNX's sake."""
+        from models.litert import to_litert
+        from models.litert_int8 import LiteRtQuantiser, to_litert_fp16, to_litert_w8a16
+
+        say("converting to LiteRT (about half a minute)")
+        content = self.data["litert", "fp32"] = to_litert(self.student, self.size)
+        say(f"calibrating LiteRT int8 on {len(self.samples)} training inputs")
+        modules = [name for name, _ in self.student.named_modules()]
+        quantiser = LiteRtQuantiser(content, self.samples, self.threads, modules)
+        say("finding what each block costs, and what must stay in float")
+        mixed = keep_high(quantiser.layers, self.measure("litert", content, quantiser), self.budget)
+        self.keep("litert", quantiser, mixed)
+        if "fp16" in precisions:
+            self.data["litert", "fp16"] = to_litert_fp16(content)
+        if "w8a16" in precisions:
+            self.data["litert", "w8a16"] = to_litert_w8a16(content, self.samples, self.threads)
+        return quantiser
+
+    def onnx(self, precisions: Sequence[str], sibling: "LiteRtQuantiser") -> None:
+        """Make the ONNX files, int8 with the scales of the LiteRT one and, if need be, its layers in float."""
+        from models.onnx_export import to_onnx
+        from models.onnx_int8 import OnnxQuantiser, to_onnx_fp16
+
+        say("converting to ONNX")
+        content = self.data["onnx", "fp32"] = to_onnx(self.student, self.size)
+        say(f"calibrating ONNX int8 on {len(self.samples)} training inputs")
+        quantiser = OnnxQuantiser(content, self.samples, sibling.rescaled)
+        found = self.mixed["litert"]
+        order = [str(row["block"]) for row in found.sensitivity]
+        measure = self.measure("onnx", content, quantiser)
+        self.keep("onnx", quantiser, follow(sibling.layers, found.high, order, measure, self.budget))
+        if "fp16" in precisions:
+            self.data["onnx", "fp16"] = to_onnx_fp16(content)
+
+    def measure(self, runtime: str, content: bytes, quantiser: "LiteRtQuantiser | OnnxQuantiser") -> Measure:
+        """How near an int8 file comes to the float one, by the layers that are kept high."""
+        expected = [opened(content, runtime)(check) for check in self.checks]
+
+        def fidelity(high: frozenset[str]) -> Fidelity:
+            found = parity(opened(quantiser.quantised(high), runtime), self.checks, expected)
+            return Fidelity(found["psnr_db"], found["worst_psnr_db"])
+
+        return fidelity
+
+    def keep(self, runtime: str, quantiser: "LiteRtQuantiser | OnnxQuantiser", mixed: Mixed) -> None:
+        """Take the int8 file that was found, and say which it is."""
+        self.data[runtime, "int8"] = quantiser.quantised(mixed.high)
+        self.mixed[runtime] = mixed
+        kept = f"in float: {', '.join(mixed.high)}" if mixed.high else "nothing kept in float"
+        found = f"{mixed.found.psnr_db} dB to float, worst {mixed.found.worst_psnr_db} dB"
+        say(f"{runtime} int8: {found}; {kept}")
+        if not mixed.held:
+            wanted = f"min_psnr_db {self.budget.psnr_db} and min_worst_psnr_db {self.budget.worst_psnr_db}"
+            say(f"{runtime} int8 does not hold the budget ({wanted}): this is the best found")
+
+
+def opened(content: bytes, runtime: str) -> Function:
+    """A file's bytes as a function on (1,S,S,3) arrays."""
+    from models.runtimes import open_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model.{SUFFIXES[runtime]}"
+        path.write_bytes(content)
+        return open_model(path, runtime)
 
 
 def describe(path: Path, runtime: str, precision: str, samples: list[Images], expected: list[Images]) -> dict[str, Any]:
@@ -81,21 +156,16 @@ def say(line: str) -> None:
     print(f"quantise: {line}", file=sys.stderr, flush=True)
 
 
-def export(
-    folder: Path,
-    *,
-    calibration_samples: int,
-    parity_samples: int,
-    tolerance: Tolerance,
-    sizes: Sequence[int],
-    threads: int,
-) -> None:
-    """Make folder/exported from folder/student and folder/pairs.
+def export(folder: Path, settings: Quantise, *, sizes: Sequence[int], threads: int) -> None:
+    """Make folder/exported from folder/student and folder/pairs; `sizes` are those claimed besides the student's own.
 
     Raises a UserError for a float32 file that departs from torch, at the student's own size or one that it claims.
     """
-    samples = evenly(folder / "pairs", "train", calibration_samples)
-    checks = evenly(folder / "pairs", "val", parity_samples)
+    precisions, budget = settings.precisions, Budget(settings.min_psnr_db, settings.min_worst_psnr_db)
+    tolerance = Tolerance(max_difference=settings.max_float_difference, min_psnr_db=settings.min_float_psnr_db)
+    samples = evenly(folder / "pairs", "train", settings.calibration_samples)
+    checks = evenly(folder / "pairs", "val", settings.parity_samples)
+    refuse_shared(samples, checks)
     record = read_json(folder / "student" / "student.json")
 
     from models.students import load_student
@@ -104,18 +174,30 @@ def export(
     prepare_torch(threads)
     student = load_student(folder / "student")
     expected = [torch_function(student)(check) for check in checks]
-    files = convert(student, record["size"], samples, threads)
+    files = Files(student, record["size"], samples, checks, threads, budget)
+    files.onnx(precisions.onnx, files.litert(precisions.litert))
     with replacing_folder(folder / "exported") as exported:
         lines = []
-        for (runtime, precision), data in files.items():
+        for (runtime, precision), data in in_order(files.data, precisions):
             path = exported / f"student.{precision}.{SUFFIXES[runtime]}"
             write_bytes(path, data)
-            lines.append(describe(path, runtime, precision, checks, expected))
+            line = describe(path, runtime, precision, checks, expected)
+            lines.append(line | (files.mixed[runtime].to_json() if precision == "int8" else {}))
             if precision == "fp32":
-                check_float_file(student, path, runtime, lines[-1]["parity"], checks, expected, tolerance)
-        written = {"student": record["weights_sha256"], "files": lines}
-        written["sizes"] = supported(student, record["size"], lines, sizes, checks, tolerance)
-        write_json(exported / "exported.json", written)
+                check_float_file(student, path, runtime, line["parity"], checks, expected, tolerance)
+        write_json(
+            exported / "exported.json",
+            {
+                "student": record["weights_sha256"],
+                "files": lines,
+                "sizes": supported(student, record["size"], lines, sizes, checks, tolerance),
+                "calibration": {
+                    "samples": len(samples),
+                    "sha256": sha256_bytes(b"".join(one.tobytes() for one in samples)),
+                },
+                "sensitivity": list(files.mixed["litert"].sensitivity),
+            },
+        )
 
 
 def supported(
@@ -135,17 +217,15 @@ def supported(
     return found
 
 
+def in_order(data: Mapping[tuple[str, str], bytes], precisions: Precisions) -> list[tuple[tuple[str, str], bytes]]:
+    """The files in the order of params.yaml."""
+    wanted = [("litert", one) for one in precisions.litert] + [("onnx", one) for one in precisions.onnx]
+    return [(key, data[key]) for key in wanted]
+
+
 def quantise(params: Params, name: str, block: Student) -> None:
     """The stage: see the module's docstring."""
-    settings = params.quantise
-    export(
-        STUDENTS / name,
-        calibration_samples=settings.calibration_samples,
-        parity_samples=settings.parity_samples,
-        tolerance=Tolerance(max_difference=settings.max_float_difference, min_psnr_db=settings.min_float_psnr_db),
-        sizes=block.sizes,
-        threads=params.train.threads,
-    )
+    export(STUDENTS / name, params.quantise, sizes=block.sizes, threads=params.train.threads)
 
 
 if __name__ == "__main__":

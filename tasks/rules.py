@@ -209,6 +209,12 @@ RULES: dict[str, Measure] = {
     "min_int8_psnr_db": Measure(
         words="fidelity of int8 to float", unit=" dB", against="its own float file", own=figure("int8_psnr_db")
     ),
+    "max_banding": Measure(
+        words="bands that int8 adds to smooth areas",
+        unit=" levels",
+        against="its own float file",
+        own=figure("banding"),
+    ),
     "max_flicker": Measure(words="flicker under camera motion", unit=" levels", against=INPUTS, own=figure("flicker")),
     "min_test_samples": Measure(words="number of test pairs", against=TEACHER, own=figure("test_samples")),
     "min_gain_over_champion": Measure(

@@ -61,13 +61,7 @@ def make(params: Params, name: str, block: Student, steps: int, rate: float) -> 
     publish(folder / "student", trained, record | {"ranks": ranks, "parameters": count}, curve)
     if not (folder / "pairs").exists():
         (folder / "pairs").symlink_to((STUDENTS / name / "pairs").resolve())
-    settings = params.quantise
-    export(
-        folder,
-        calibration_samples=settings.calibration_samples,
-        parity_samples=settings.parity_samples,
-        threads=params.train.threads,
-    )
+    export(folder, params.quantise, sizes=[], threads=params.train.threads)
     (folder / "checkpoint.safetensors").unlink()
     return folder
 
@@ -75,21 +69,19 @@ def make(params: Params, name: str, block: Student, steps: int, rate: float) -> 
 def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
     """Figures of one variant's LiteRT files on the test pairs, by precision, and what it takes."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
+    from models.exportability import mega_macs
     from models.students import load_student
     from tasks.quality import measure_all, open_file, pooled, read_pairs, rounded
 
     inputs, targets = read_pairs(pairs, "test")
     student = load_student(folder / "student")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        student(torch.zeros(1, 3, size, size))
     files = {precision: folder / "exported" / f"student.{precision}.tflite" for precision in PRECISIONS}
     with torch.inference_mode():
         columns = measure_all({key: open_file(file, "litert") for key, file in files.items()}, inputs, targets, {})
     return {
         "parameters": read_json(folder / "student" / "student.json")["parameters"],
-        "mmac": round(counter.get_total_flops() / 2e6, 1),
+        "mmac": round(mega_macs(student, size), 1),
         "bytes": {precision: file.stat().st_size for precision, file in files.items()},
         "quality": {precision: rounded(pooled(column)) for precision, column in columns.items()},
     }

@@ -42,6 +42,7 @@ def good(**changed: Any) -> Evidence:
         sharpness_ratio=1.0,
         chroma_ratio=1.0,
         int8_psnr_db=42.0,
+        banding=0.8,
         flicker=6.0,
         structure_kept=0.6,
         p90_ms=6.0,

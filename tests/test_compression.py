@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from models.compression import ROUND_TO, factorise, fit, least_rank, prune
+from models.compression import ROUND_TO, factorise, fit, is_pointwise, least_rank, prune
+from models.exportability import mega_macs
 from models.students import build_student, load_student
 from tasks.files import sha256_file, write_json
 
@@ -37,19 +37,13 @@ def picture() -> torch.Tensor:
     return torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def flops(student: nn.Module) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        student(picture())
-    return int(counter.get_total_flops())
-
-
 @pytest.mark.parametrize("skip", ["add", "concat"])
 def test_pruning_takes_whole_channels_and_leaves_a_student(skip: str) -> None:
     torch.manual_seed(0)
     student = build_student({**ARCHITECTURE, "skip": skip}, SIZE).eval()
-    before = flops(student)
+    before = mega_macs(student, SIZE)
     prune(student, SIZE, 0.5)
-    assert 0.2 * before < flops(student) < 0.6 * before
+    assert 0.2 * before < mega_macs(student, SIZE) < 0.6 * before
     output = student(picture())
     assert output.shape == (1, 3, SIZE, SIZE)
     widths = [layer.num_features for layer in student.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -74,8 +68,10 @@ def test_the_least_channels_go(student: nn.Module) -> None:
 
 
 def test_factors_of_full_energy_change_nothing_and_of_less_save(student: nn.Module) -> None:
-    before, whole = student(picture()), flops(student)
-    matrices = {name: layer.weight.flatten(1).detach() for name, layer in student.named_modules() if _matrix(layer)}
+    before, whole = student(picture()), mega_macs(student, SIZE)
+    matrices = {
+        name: layer.weight.flatten(1).detach() for name, layer in student.named_modules() if is_pointwise(layer)
+    }
     for matrix in matrices.values():
         assert least_rank(matrix, 1.0) >= int(torch.linalg.matrix_rank(matrix))
     ranks = factorise(student, 0.8)
@@ -86,13 +82,13 @@ def test_factors_of_full_energy_change_nothing_and_of_less_save(student: nn.Modu
         product = (second.weight.flatten(1) @ first.weight.flatten(1)).detach()
         lost = (product - matrices[name]).square().sum() / matrices[name].square().sum()
         assert lost < 0.2 + 1e-6
-    assert flops(student) < whole
+    assert mega_macs(student, SIZE) < whole
     assert 0 < (student(picture()) - before).abs().mean() < 0.2
 
 
 def test_a_matrix_of_low_rank_is_kept_exactly(student: nn.Module) -> None:
     name, layer = next(
-        (name, one) for name, one in student.named_modules() if _matrix(one) and min(one.weight.shape[:2]) >= 64
+        (name, one) for name, one in student.named_modules() if is_pointwise(one) and min(one.weight.shape[:2]) >= 64
     )
     with torch.no_grad():
         u, v = torch.randn(layer.out_channels, 3), torch.randn(3, layer.in_channels)
@@ -121,7 +117,3 @@ def test_fit_leaves_a_whole_student_alone(student: nn.Module) -> None:
     layers = dict(other.named_modules())
     fit(other, student.state_dict(), {})
     assert dict(other.named_modules()) == layers
-
-
-def _matrix(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1

@@ -150,7 +150,7 @@ def test_every_contestant_has_every_figure(made: Path) -> None:
     assert set(found["baselines"]) == {"identity", "colour_affine"}
     assert set(found["files"]) == {"student.fp32.onnx", "student.int8.onnx"}
     for figures in contestants:
-        assert figures.keys() - {"psnr_to_float_db", "worst_psnr_to_float_db"} == FIGURES
+        assert figures.keys() - {"psnr_to_float_db", "worst_psnr_to_float_db", "banding", "grain"} == FIGURES
         assert all(isinstance(value, float) for value in figures.values())
     assert found["test_samples"] == TEST
     assert found["test_photos"] == 4
@@ -190,7 +190,8 @@ def test_the_gate_is_told_of_the_phones_file(made: Path) -> None:
     assert (evidence.pairs, evidence.teacher, evidence.test_samples) == ("d" * 64, "e" * 64, TEST)
     assert evidence.explained_effect == found["files"]["student.fp32.onnx"]["explained_effect"]
     assert evidence.colour_affine_explained == found["baselines"]["colour_affine"]["explained_effect"]
-    assert evidence.int8_psnr_db is None  # it is a float file
+    assert evidence.int8_psnr_db is evidence.banding is None  # it is a float file
+    assert found["files"]["student.int8.onnx"]["banding"] >= 0 and "banding" not in found["files"]["student.fp32.onnx"]
     assert evidence.p90_ms == 2.0 and evidence.bundle_mib == sum(one["bytes"] for one in exported) / 2**20
     # The file is a colour map: it follows every motion and keeps every edge, but for rounding.
     assert evidence.flicker < 0.01 and evidence.structure_kept > 0.999

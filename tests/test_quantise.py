@@ -12,12 +12,27 @@ from models.errors import UserError
 from models.file_graph import BORDERS, Delegation, delegation, float_islands, litert_operations
 from models.runtimes import open_model
 from tasks import quantise
-from tasks.files import sha256_file, write_json
-from tasks.parity import Tolerance, parity
+from tasks.files import sha256_bytes, sha256_file, write_json
+from tasks.params import Quantise
+from tasks.parity import parity
 
 SIZE = 64
-TOLERANCE = Tolerance(max_difference=1e-3, min_psnr_db=80.0)
-FILES = ("student.fp32.tflite", "student.int8.tflite", "student.fp32.onnx", "student.int8.onnx")
+SETTINGS = Quantise.model_validate(
+    {
+        "calibration_samples": 6,
+        "parity_samples": 3,
+        "max_float_difference": 1e-3,
+        "min_float_psnr_db": 80.0,
+        "precisions": {"litert": ["fp32", "fp16", "int8"], "onnx": ["fp32", "int8", "fp16"]},
+        "min_psnr_db": 45.0,
+        "min_worst_psnr_db": 42.0,
+    }
+)
+FILES = tuple(
+    f"student.{precision}.{suffix}"
+    for suffix, precisions in (("tflite", SETTINGS.precisions.litert), ("onnx", SETTINGS.precisions.onnx))
+    for precision in precisions
+)
 ARCHITECTURE = {
     "encoder": "test_resnet",
     "decoder_channels": [16, 16, 16, 8],
@@ -58,7 +73,7 @@ def write_pairs(folder: Path) -> None:
 
 
 def export(folder: Path) -> None:
-    quantise.export(folder, calibration_samples=6, parity_samples=3, tolerance=TOLERANCE, sizes=[], threads=1)
+    quantise.export(folder, SETTINGS, sizes=[], threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +91,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_four_files_are_listed_with_their_digests(made: Path) -> None:
+def test_the_files_are_listed_with_their_digests(made: Path) -> None:
     assert [line["file"] for line in lines(made)] == list(FILES)
     assert sorted(path.name for path in (made / "exported").iterdir()) == sorted([*FILES, "exported.json"])
     for line in lines(made):
@@ -99,7 +114,7 @@ def test_every_file_computes_what_torch_does(made: Path) -> None:
         if line["precision"] == "fp32":
             assert found["max_abs"] < 1e-5
         else:
-            assert found["worst_psnr_db"] > 30
+            assert found["worst_psnr_db"] > {"int8": 42, "fp16": 55}[line["precision"]]
 
 
 def test_outputs_are_clamped_pictures_that_use_the_whole_range(made: Path) -> None:
@@ -109,19 +124,110 @@ def test_outputs_are_clamped_pictures_that_use_the_whole_range(made: Path) -> No
         assert output.shape == (1, SIZE, SIZE, 3)
         assert output.dtype == np.float32
         assert output.min() == 0
-        assert output.max() == pytest.approx(1, abs=2e-3)
+        assert output.max() == pytest.approx(1, abs=3e-3)
 
 
 def test_int8_files_are_smaller_and_hold_int8(made: Path) -> None:
     size = {line["file"]: line["bytes"] for line in lines(made)}
     assert size["student.int8.tflite"] < 0.6 * size["student.fp32.tflite"]
     assert size["student.int8.onnx"] < 0.6 * size["student.fp32.onnx"]
+    assert size["student.fp16.tflite"] < 0.7 * size["student.fp32.tflite"]
+    assert size["student.fp16.onnx"] < 0.7 * size["student.fp32.onnx"]
+
+
+def test_int8_holds_the_budget_and_says_what_stays_in_float(made: Path) -> None:
+    from models.litert_int8 import find_layers
+    from models.students import load_student
+
+    modules = [name for name, _ in load_student(made / "student").named_modules()]
+    layers = find_layers((made / "exported/student.fp32.tflite").read_bytes(), modules)
+    for line in lines(made):
+        if line["precision"] != "int8":
+            assert "high" not in line
+            continue
+        assert line["budget_held"] and line["to_float"]["psnr_db"] >= 45 and line["to_float"]["worst_psnr_db"] >= 42
+        assert set(line["high"]) <= {layer.name for layer in layers}
+        if not line["high"]:
+            assert line["to_float"] == line["all_int8"]
+
+
+def test_every_block_has_its_cost(made: Path) -> None:
+    exported = json.loads((made / "exported/exported.json").read_text())
+    blocks = [row["block"] for row in exported["sensitivity"]]
+    assert {"encoder.conv1.0", "decoder.3", "head"} <= set(blocks) and len(set(blocks)) == len(blocks)
+    costs = [max(row["cost_db"], row["worst_cost_db"]) for row in exported["sensitivity"]]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_layers_bear_the_names_of_torch_modules(made: Path) -> None:
+    from models.litert_int8 import find_layers
+    from models.students import load_student
+
+    student = load_student(made / "student")
+    modules = dict(student.named_modules())
+    layers = find_layers((made / "exported/student.fp32.tflite").read_bytes(), list(modules))
+    assert all(layer.name in modules for layer in layers)
+    convolutions = {name for name, module in modules.items() if type(module).__name__.startswith("Conv2d")}
+    found = {layer.name for layer in layers if layer.convolution}
+    # A branch whose last BatchNorm begins at zero is none to the converter.
+    assert found <= convolutions and all(".conv" in name and "layer" in name for name in convolutions - found)
+    assert {layer.block for layer in layers if layer.name.startswith("decoder.1")} == {"decoder.1"}
+
+
+def test_a_layer_that_stays_in_float_is_float_in_the_file(made: Path) -> None:
+    from models.litert_int8 import LiteRtQuantiser
+
+    content = (made / "exported/student.fp32.tflite").read_bytes()
+    samples = quantise.evenly(made / "pairs", "train", 2)
+    quantiser = LiteRtQuantiser(content, samples, 1, ["head"])
+    plain, kept = quantiser.quantised(), quantiser.quantised(["head"])
+    assert len(kept) > len(plain)
+    for file in (plain, kept):
+        assert quantise.opened(file, "litert")(samples[0]).shape == (1, SIZE, SIZE, 3)
+    every = quantiser.quantised([layer.name for layer in quantiser.layers])
+    same = quantise.opened(every, "litert")(samples[0])
+    np.testing.assert_allclose(same, quantise.opened(content, "litert")(samples[0]), atol=1e-4)
+
+
+def test_equalising_changes_the_weights_and_not_the_function(made: Path) -> None:
+    from models.equalise import equalise
+
+    content = (made / "exported/student.fp32.tflite").read_bytes()
+    samples = quantise.evenly(made / "pairs", "train", 6)
+    other, done = equalise(content, samples, 1)
+    assert other != content and any(one.made is not None and one.made.max() > 1.5 for one in done.values())
+    assert all(one.made is None or one.made.min() >= 1 for one in done.values())
+    for check in quantise.evenly(made / "pairs", "val", 3):
+        before, after = (quantise.opened(one, "litert")(check) for one in (content, other))
+        np.testing.assert_allclose(after, before, atol=2e-3)
+
+
+def test_int16_activations_are_nearly_exact(made: Path) -> None:
+    from models.litert_int8 import to_litert_w8a16
+    from tasks.parity import parity as compare
+
+    content = (made / "exported/student.fp32.tflite").read_bytes()
+    samples = quantise.evenly(made / "pairs", "train", 2)
+    file = to_litert_w8a16(content, samples, 1)
+    expected = [quantise.opened(content, "litert")(sample) for sample in samples]
+    all_int8 = next(line for line in lines(made) if line["file"] == "student.int8.tflite")["all_int8"]
+    assert compare(quantise.opened(file, "litert"), samples, expected)["psnr_db"] > all_int8["psnr_db"]
+
+
+def test_calibration_is_on_training_inputs_alone(made: Path) -> None:
+    told = json.loads((made / "exported/exported.json").read_text())["calibration"]
+    samples = quantise.evenly(made / "pairs", "train", 6)
+    assert told == {"samples": 6, "sha256": sha256_bytes(b"".join(sample.tobytes() for sample in samples))}
+    quantise.refuse_shared(samples, quantise.evenly(made / "pairs", "val", 4))
+    with pytest.raises(UserError, match="validation input is a training input too"):
+        quantise.refuse_shared(samples, [samples[2]])
 
 
 def test_the_int8_graph_of_our_own_layers_is_one_delegate_without_float_islands() -> None:
     import torch
 
-    from models.litert import to_litert, to_litert_int8
+    from models.litert import to_litert
+    from models.litert_int8 import to_litert_int8
     from models.students import DecoderLevel, conv_bn
 
     class Small(torch.nn.Module):

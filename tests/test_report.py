@@ -286,6 +286,27 @@ def test_the_page_shows_weak_spots_flicker_structure_and_interval(page: Page) ->
         assert words in page.text, words
 
 
+def test_the_page_tells_what_int8_costs_and_what_stays_in_float(page: Page) -> None:
+    assert "Quantisation" not in page.text  # exported before it was recorded
+    evidence = make_evidence()
+    pair = {"psnr_db": 43.33, "worst_psnr_db": 39.93}
+    kept = {"high": ["stem", "decoder.3"], "all_int8": pair, "to_float": pair | {"psnr_db": 45.78}}
+    files = [
+        file | kept | {"budget_held": "onnx" not in file["file"]} if file["precision"] == "int8" else file
+        for file in evidence.exported["files"]
+    ]
+    costs = [
+        {"block": "decoder.3", "cost_db": 5.0, "worst_cost_db": 1.9},
+        {"block": "stem", "cost_db": 0.5, "worst_cost_db": 3.2},
+        {"block": "body", "cost_db": -0.1, "worst_cost_db": 0.0},
+    ]
+    told = Page(report.render(make_evidence(exported={"files": files, "sensitivity": costs}), {}))
+    for words in ("43.3 / 39.9", "45.8 / 39.9", "stem, decoder.3", "not held", "5.00 / 1.90", "0.50 / 3.20"):
+        assert words in told.text, words
+    assert [row["bar"] for row in report.cost_rows({"sensitivity": costs})] == [100.0, 10.0]
+    assert report.cost_rows({}) == []
+
+
 def test_lineage_names_every_digest(page: Page) -> None:
     evidence = make_evidence()
     digests = [evidence.pairs["teacher"], evidence.pairs["digest"], evidence.student["weights_sha256"]]

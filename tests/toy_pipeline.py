@@ -197,6 +197,7 @@ def find_evidence(folder: Path) -> dict[str, Any]:
         sharpness_ratio=1.0,
         chroma_ratio=0.9,
         int8_psnr_db=42.0,
+        banding=0.8,
         flicker=0.5,
         structure_kept=1.0,
         p90_ms=6.0,
