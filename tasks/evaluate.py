@@ -19,6 +19,7 @@ from tasks.quality import COLOUR_AFFINE, Work, measure_student, panels, read_pai
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.stage import STUDENTS, student_main
+from tasks.target import without_addresses
 
 INPUTS = Path("data/inputs/inputs.jsonl")
 
@@ -32,7 +33,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     evidence = Evidence(
         name=name,
         quality=quality,
-        benchmark=work.benchmark,
+        benchmark=without_addresses(work.benchmark),
         exported=work.exported,
         student=work.student,
         pairs=work.pairs,

@@ -66,7 +66,7 @@ def effect(value: float) -> dict[str, Any]:
 
 
 def test_every_key_of_the_gate_section_is_a_rule() -> None:
-    assert list(RULES) == list(Gate.model_fields)
+    assert list(RULES) == [key for key in Gate.model_fields if key != "target"]  # where max_p90_ms is to hold
     assert all((measure.own is None) != (measure.versus is None) for measure in RULES.values())
 
 
