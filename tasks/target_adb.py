@@ -99,7 +99,10 @@ def connect(target: str) -> Phone:
         raise UserError(f"there are several devices ({', '.join(states)}): name one as adb:SERIAL")
     serial = wanted or next(iter(states), None)
     if serial is None or serial not in states:
-        raise UserError(f"no Android device {serial or ''}answers: connect one with USB debugging on (adb devices)")
+        raise UserError(
+            f"no Android device {f'{serial} ' if serial else ''}answers: "
+            "connect one with USB debugging on (adb devices)"
+        )
     if states[serial] != "device":
         raise UserError(f"the Android device {serial} is {states[serial]}: unlock it and allow debugging (adb devices)")
     return Phone(adb, serial)
