@@ -139,9 +139,10 @@ class Manifest(Part):
     baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
     test_samples: Count
     machine: dict[str, JsonValue]  # where the latency of the target `local` was measured
-    # As in benchmark.json; bundles made before have neither.
-    targets: tuple[dict[str, JsonValue], ...] = ()  # each with its machine and that one's state, or why it `failed`
-    frames: tuple[dict[str, JsonValue], ...] = ()  # what a 720p video frame costs, step by step
+    # As in benchmark.json: of each target its machine and that one's state, or why it `failed`, and what a 720p video
+    # frame costs, step by step. Bundles made before have neither.
+    targets: list[dict[str, JsonValue]] = Field(default_factory=list)
+    frames: list[dict[str, JsonValue]] = Field(default_factory=list)
     gate: GateOutcome
 
     @model_validator(mode="after")

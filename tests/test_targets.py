@@ -142,6 +142,9 @@ def test_a_time_taken_in_turn_here_is_not_the_targets(repository: Path) -> None:
     results = {one.name: one for one in decide(candidate, champion(p90_ms=50.0), rules).results}
     assert results["max_p90_ms"].passed and results["max_p90_over_champion"].value == 2.0
     assert with_time(good(), 4.0).p90_ms == 4.0
+    untimed = on_target(good(), BENCHMARK, FILES, BOARD)
+    results = {one.name: one for one in decide(untimed, champion(), rules).results}
+    assert results["max_p90_ms"].passed and not results["max_p90_over_champion"].passed
 
 
 def fake_root(root: Path, temperature: int = 45500, energy: int = 10_000_000) -> Path:
