@@ -65,7 +65,8 @@ def measure_adb(job: Job, target: str) -> Measured:
     phone = connect(target)
     folder = f"{FOLDER}/understudy-{secrets.token_hex(6)}"
     files = [one for one in job.files if one["runtime"] == "litert" and FILE_NAME.fullmatch(one["file"])]
-    rest = {one["file"]: "benchmark_model runs LiteRT files" for one in job.files if one not in files}
+    if not files:
+        raise UserError("there is no LiteRT file, which is what benchmark_model runs")
     try:
         phone.shell("mkdir", "-p", folder)
         phone.call("push", str(tool), f"{folder}/{TOOL}", seconds=RUN_S)
@@ -74,10 +75,10 @@ def measure_adb(job: Job, target: str) -> Measured:
             phone.call("push", str(job.exported / one["file"]), f"{folder}/{one['file']}", seconds=RUN_S)
         before = state(phone)
         rows, failed = time_files(phone, folder, job, files, target)
-        all_or_reason(failed or rest, rows)
+        all_or_reason(failed, rows)
         about = {"machine": machine(phone), "before": before}
         about |= more(phone, folder, job, judged_file([one for one in files if one["file"] not in failed], target))
-        return Measured(files=rows, about={**about, "after": state(phone)}, not_measured=rest | failed)
+        return Measured(files=rows, about={**about, "after": state(phone)}, not_measured=failed)
     finally:
         phone.tried("rm", "-rf", folder)
 

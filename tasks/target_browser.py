@@ -109,7 +109,6 @@ def chromium() -> Iterator[Any]:
 def measure_browser(job: Job, target: str) -> Measured:
     """Every ONNX file on every number of threads in WebAssembly, and the float ones once in WebGPU."""
     files = [one for one in job.files if one["runtime"] == "onnx"]
-    rest = {one["file"]: "a browser runs ONNX files" for one in job.files if one not in files}
     if not files:
         raise UserError("there is no ONNX file, which is what a browser runs")
     site = site_of(job, files)
@@ -128,7 +127,7 @@ def measure_browser(job: Job, target: str) -> Measured:
         if about["machine"]["webgpu"]:
             rows += on_webgpu(job, files, browser, origin, target, about)
     about |= {"before": before, "after": state()}
-    return Measured(files=rows, about=about, not_measured=rest | failed, frames=frames)
+    return Measured(files=rows, about=about, not_measured=failed, frames=frames)
 
 
 def site_of(job: Job, files: Sequence[Json]) -> Site:

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -150,10 +151,11 @@ def test_a_board_that_goes_away_in_the_middle(target: str, student: Path) -> Non
         ends = time.monotonic() + 30
         while time.monotonic() < ends:
             for one in psutil.Process().children():
-                if "python3" in " ".join(one.cmdline()[-2:]):
-                    time.sleep(1)  # into the sustained run
-                    one.kill()
-                    return
+                with suppress(psutil.Error):  # it may end meanwhile
+                    if "python3" in " ".join(one.cmdline()[-2:]):
+                        time.sleep(1)  # into the sustained run
+                        one.kill()
+                        return
             time.sleep(0.02)
 
     cutting = threading.Thread(target=cut)
