@@ -8,6 +8,7 @@ import pytest
 from evidences import champion, good
 
 from tasks.compare import with_time
+from tasks.files import write_json
 from tasks.gate import decide
 from tasks.machine_state import EnergyMeter, state
 from tasks.params import load_params
@@ -198,3 +199,36 @@ def test_a_machine_that_slows_down_shows() -> None:
     found = slowing(times, ends)
     assert (found["seconds"], found["window_s"], found["last_over_first"]) == (45.0, 10.0, 2.0)
     assert slowing([3.0], [0.003])["last_over_first"] == 1.0
+
+
+def test_mlflow_is_told_of_every_target_by_listed_names(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import re
+
+    import yaml
+
+    from tasks.facts import FACTS, numbers
+
+    times = {"p50_ms": 1.0, "p99_ms": 3.0, "peak_mib": 9.0}
+    step = {"step": "decode", "with": "PyAV", "p50_ms": 2.0, "p90_ms": 2.5}
+    frame = {"target": "browser", "threads": 2, "steps": [step], "total": {"p50_ms": 4.0, "p90_ms": 5.0}}
+    slow = {"last_over_first": 1.5, "energy": {"joules_per_picture": 0.25, "reason": ""}}
+    told = BENCHMARK | {"files": [one | times for one in BENCHMARK["files"]], "frames": [frame]}
+    told["targets"] = [one | ({"sustained": slow} if one["target"] == BOARD else {}) for one in BENCHMARK["targets"]]
+    params = load_params(repository / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("data/students/oil/exported/exported.json"), {"files": FILES})
+    write_json(Path("data/students/oil/benchmark/benchmark.json"), told)
+    found = numbers(FACTS["benchmark"](params, "oil", params.students["oil"]).figures)
+    assert found["latency.int8.p90_ms"] == 3.0 and found["latency.int8.ssh.p90_ms"] == 9.0
+    assert found["latency.int8.ssh.threads-2.p90_ms"] == 5.0
+    assert (found["latency.onnx-fp32.browser.p90_ms"], found["latency.onnx-fp32.browser-webgpu.p90_ms"]) == (20.0, 7.0)
+    assert (
+        found["frames.browser.threads-2.decode.p90_ms"] == 2.5 and found["frames.browser.threads-2.total.p50_ms"] == 4
+    )
+    assert (found["sustained.ssh.last_over_first"], found["sustained.ssh.energy.joules_per_picture"]) == (1.5, 0.25)
+    schema = yaml.safe_load((repository / "mlflow" / "metrics.yaml").read_text())
+    known = [re.escape(name).replace("NAME", ".+") for name in (*schema["compared"], *schema["stages"])]
+    for name in found:
+        assert any(re.fullmatch(pattern, name.replace(".", "/", 1)) for pattern in known), name
