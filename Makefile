@@ -8,7 +8,7 @@ IS_RIGHT := 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 	"$$name" -c $(IS_RIGHT) 2>/dev/null && { echo "$$name"; break; }; done)
 
-.PHONY: env run test test-slow check bench ui clean
+.PHONY: env run test test-slow check bench browser ui clean
 
 env: $(MADE)
 
@@ -39,6 +39,10 @@ check: env
 
 bench: env
 	$(BIN)/python -m tasks.bench
+
+# ONNX Runtime for the benchmark's target `browser`, from npm: the versions and digests of the lock file, no scripts.
+browser:
+	npm ci --prefix tasks/browser --ignore-scripts --no-audit --no-fund
 
 ui: env
 	@$(BIN)/python -m tasks.ui --port $(PORT)

@@ -42,7 +42,10 @@ class LiteRtModel:
     def __init__(self, path: Path, threads: int) -> None:
         content = path.read_bytes()
         with silence():
-            from ai_edge_litert.interpreter import Interpreter
+            try:
+                from ai_edge_litert.interpreter import Interpreter
+            except ImportError:  # what older boards have (tasks/board_runner.py)
+                from tflite_runtime.interpreter import Interpreter
 
             try:
                 self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)

@@ -22,10 +22,10 @@ from statistics import median
 from typing import Any
 
 from models.errors import UserError
-from tasks.benchmark import interleaved
 from tasks.files import check_sha256, read_json, write_json
 from tasks.params import Params, Student, load_params
 from tasks.stage import STUDENTS, WORK, guarded
+from tasks.timing import interleaved
 
 RESULT = Path("data/bench.json")
 NO_OP_RUNS = 3

@@ -28,9 +28,10 @@ from tasks.manifest import (
     verify_bundle,
 )
 from tasks.params import Params, Student
-from tasks.phone import MIB, phone_file
+from tasks.phone import MIB, on_target, phone_file
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.stage import STUDENTS, student_main
+from tasks.target import without_addresses
 
 INPUTS = Path("data/inputs/inputs.jsonl")
 CARD = "MODEL_CARD.md"
@@ -54,7 +55,7 @@ def bundle(params: Params, name: str, student: Student) -> None:
     """Write data/students/NAME/bundle; raises UserError where what it reads does not belong together."""
     folder = STUDENTS / name
     work = read_work(folder, INPUTS)
-    evidence = find_evidence(work)
+    evidence = find_evidence(work, student.gate.target)
     decision = decide(evidence, None, student.gate)  # its own merits; tasks/compare.py is about the champion
     manifest = describe(name, student.task, work, decision)
     card = write_card(manifest, work, evidence).encode()
@@ -102,8 +103,8 @@ def _read_model(folder: Path, record: Mapping[str, Any]) -> bytes:
     return data
 
 
-def find_evidence(work: Work) -> Evidence:
-    """What evaluate measured of the file a phone runs, with what this bundle ships of it."""
+def find_evidence(work: Work, target: str) -> Evidence:
+    """What evaluate measured of the file a phone runs, its time on the target, and what this bundle ships of it."""
     found = work.quality.get("evidence")
     if not isinstance(found, dict):
         raise UserError("report/quality.json holds no evidence for the gate: run dvc repro evaluate")
@@ -112,7 +113,7 @@ def find_evidence(work: Work) -> Evidence:
         raise UserError("report/quality.json was measured on other pairs than those of pairs/: run dvc repro evaluate")
     phone = phone_file(work.exported["files"])
     return replace(
-        evidence,
+        on_target(evidence, work.benchmark, work.exported["files"], target),
         shipped_sha256=sha256_bytes(work.models[phone["file"]]),
         bundle_mib=sum(len(data) for data in work.models.values()) / MIB,
     )
@@ -140,6 +141,8 @@ def describe(name: str, task: str, work: Work, decision: Decision) -> Manifest:
             "baselines": {label: _quality(found) for label, found in work.quality["baselines"].items()},
             "test_samples": work.quality["test_samples"],
             "machine": work.benchmark["machine"],
+            "targets": without_addresses(work.benchmark)["targets"],
+            "frames": without_addresses(work.benchmark)["frames"],
             "gate": {
                 "passed": decision.passed,
                 "reason": decision.reason,
@@ -153,7 +156,7 @@ def _model_file(record: Mapping[str, Any], work: Work) -> ModelFile:
     size = work.pairs["size"]
     shape = (1, size, size, 3) if record["layout"] == "NHWC" else (1, 3, size, size)
     tensor = Tensor(shape=shape, dtype="float32", layout=record["layout"], range=(0.0, 1.0), colour="RGB")
-    rows = [row for row in work.benchmark["files"] if row["file"] == record["file"]]
+    rows = [row for row in without_addresses(work.benchmark)["files"] if row["file"] == record["file"]]
     return ModelFile(
         file=record["file"],
         sha256=record["sha256"],
@@ -165,7 +168,7 @@ def _model_file(record: Mapping[str, Any], work: Work) -> ModelFile:
         parity=Parity.model_validate({key: record["parity"].get(key) for key in Parity.model_fields}),
         quality=_quality(work.quality["files"].get(record["file"], {})),
         high=tuple(record.get("high", ())),
-        latency=[Latency.model_validate({key: row.get(key) for key in Latency.model_fields}) for row in rows],
+        latency=[Latency.model_validate({key: row[key] for key in Latency.model_fields if key in row}) for row in rows],
     )
 
 

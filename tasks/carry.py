@@ -15,7 +15,10 @@ from tasks.files import sha256_file, sha256_json
 from tasks.git import git
 from tasks.params import Params
 from tasks.sources import walk
+from tasks.target import BROWSER
 from tasks.teacher_params import Teacher
+
+BROWSER_RUNTIME = "tasks/browser/node_modules/onnxruntime-web/dist"
 
 
 def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> None:
@@ -38,6 +41,11 @@ def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> No
             "ingest.folder is an absolute path, so recent pictures cannot be added to it for a retrain alone: "
             "move it into the repository"
         )
+    if BROWSER in params.benchmark.targets:
+        wanted |= _beside_git(BROWSER_RUNTIME)  # what `make browser` has installed
+    if params.benchmark.benchmark_model and not Path(params.benchmark.benchmark_model).is_absolute():
+        tool = _plain("benchmark.benchmark_model", params.benchmark.benchmark_model)
+        wanted |= {tool: Path(tool)} if Path(tool).is_file() else {}
     wanted |= _teachers(folder, f"students.{student}.teacher", block.teacher)
     for path, source in wanted.items():
         _bring(source, folder, path)

@@ -19,31 +19,34 @@ from typing import Any
 import numpy as np
 
 from models.errors import UserError
-from tasks.benchmark import interleaved
 from tasks.bundle import INPUTS
 from tasks.evaluate import read_work
 from tasks.evidence import Evidence
 from tasks.files import read_json, sha256_file, write_json
 from tasks.manifest import Manifest, verify_bundle
 from tasks.params import load_params
-from tasks.phone import MIB, picture_evidence
+from tasks.phone import MIB, on_target, picture_evidence
 from tasks.quality import Floats, Model, Pictures, Work, measure_all, scale
 from tasks.stage import STUDENTS, guarded
+from tasks.target import LOCAL
+from tasks.timing import interleaved
 
 THREADS = 1
 
 
-def compare(folder: Path, champion: Path | None, *, warmup: int, runs: int, inputs: Path = INPUTS) -> dict[str, Any]:
+def compare(
+    folder: Path, champion: Path | None, *, warmup: int, runs: int, inputs: Path = INPUTS, target: str = LOCAL
+) -> dict[str, Any]:
     """Evidence of the student in `folder` and of the bundle at `champion`, as JSON.
 
     Raises a UserError where a bundle is not whole, the candidate's evidence is of other pairs, or the champion cannot
     run.
     """
     mine = verify_bundle(folder / "bundle")
-    candidate = candidate_evidence(folder, mine)
+    candidate = candidate_evidence(folder, mine, target)
     if champion is None:
         (p90_ms,), share = timed_in_turn([folder / "bundle" / mine.phone.file], warmup=warmup, runs=runs)
-        return {"candidate": replace(candidate, p90_ms=p90_ms).to_json(), "champion": None, "undisturbed": share}
+        return {"candidate": with_time(candidate, p90_ms).to_json(), "champion": None, "undisturbed": share}
     manifest = verify_bundle(champion)
     own, other = folder / "bundle" / mine.phone.file, champion / manifest.phone.file
     work = read_work(folder, inputs)
@@ -59,17 +62,27 @@ def compare(folder: Path, champion: Path | None, *, warmup: int, runs: int, inpu
         p90_ms=times[1],
         timed_with=candidate.measured_sha256,
     )
-    candidate = replace(candidate, p90_ms=times[0], timed_with=evidence.measured_sha256)
+    candidate = replace(with_time(candidate, times[0]), timed_with=evidence.measured_sha256)
     return {"candidate": candidate.to_json(), "champion": evidence.to_json(), "undisturbed": share}
 
 
-def candidate_evidence(folder: Path, manifest: Manifest) -> Evidence:
+def with_time(evidence: Evidence, p90_ms: float) -> Evidence:
+    """The same with the p90 that was taken here; a target elsewhere keeps its own."""
+    if evidence.target == LOCAL:
+        return replace(evidence, p90_ms=p90_ms, target_note="")
+    return replace(evidence, p90_in_turn_ms=p90_ms)
+
+
+def candidate_evidence(folder: Path, manifest: Manifest, target: str) -> Evidence:
     """What evaluate found, with what the bundle beside it ships; a UserError where they are not about one student."""
     found = Evidence.from_json(read_json(folder / "report" / "quality.json").get("evidence") or {})
     pairs = read_json(folder / "pairs" / "pairs.json")
     for digest in (found.pairs, manifest.digests.pairs):
         if digest != pairs["digest"]:
             raise UserError(f"{folder}: pairs, report and bundle are not of one run: run dvc repro")
+    if target != LOCAL:
+        files = read_json(folder / "exported" / "exported.json")["files"]
+        found = on_target(found, read_json(folder / "benchmark" / "benchmark.json"), files, target)
     return of_bundle(found, manifest)
 
 
@@ -141,9 +154,10 @@ def open_at_size(file: Path, size: int) -> Model:
 def write_comparison(student: str, champion: Path | None, out: Path) -> None:
     """Compare a student of params.yaml with the champion's bundle and write `out`, whole or not at all."""
     params = load_params()
-    params.student(student)
+    target = params.student(student).gate.target
     settings = params.benchmark
-    write_json(out, compare(STUDENTS / student, champion, warmup=settings.warmup, runs=settings.runs))
+    found = compare(STUDENTS / student, champion, warmup=settings.warmup, runs=settings.runs, target=target)
+    write_json(out, found)
     print(f"compare: {out}", file=sys.stderr)
 
 

@@ -29,6 +29,7 @@ from tasks.quality import (
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.stage import STUDENTS, student_main
+from tasks.target import without_addresses
 
 INPUTS = Path("data/inputs/inputs.jsonl")
 
@@ -43,7 +44,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     evidence = Evidence(
         name=name,
         quality=quality,
-        benchmark=work.benchmark,
+        benchmark=without_addresses(work.benchmark),
         exported=work.exported,
         student=work.student,
         pairs=work.pairs,

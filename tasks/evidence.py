@@ -55,7 +55,10 @@ class Evidence(Record):
     banding: float | None = None  # levels of 255 that int8 adds to smooth areas (models/banding.py)
     flicker: float | None = None  # levels of 255, root mean square (models/stability.py)
     structure_kept: float | None = None  # of the input's edges; 1 all, 0 none (models/stability.py)
-    p90_ms: float | None = None  # on one thread
+    p90_ms: float | None = None  # on one thread of `target`
+    target: str = "local"  # of the benchmark's targets the one that the gate asks for
+    target_note: str = ""  # of another than local: which file there, or why there is no p90
+    p90_in_turn_ms: float | None = None  # on one thread here, with `timed_with`, where the target is not here
     file_bytes: float | None = None
     bundle_mib: float | None = None  # all model files
     test_samples: float | None = None

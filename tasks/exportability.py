@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from models.errors import UserError
-from tasks.benchmark import interleaved, machine
 from tasks.exportability_rules import Verdict, judge
 from tasks.files import replacing_folder, sha256_json, write_json
+from tasks.machine_state import machine
 from tasks.params import Params, Student
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.timing import interleaved
 
 RESULT = "exportability.json"
 LATENCY = "exportability.latency.json"

@@ -22,6 +22,7 @@ from tasks.quality import TORCH
 from tasks.records import SPLITS
 from tasks.rules import explained_low, worst_slice
 from tasks.stage import STUDENTS, work_folder
+from tasks.target import LOCAL, public_names, without_addresses
 
 INPUTS = Path("data/inputs")
 BANDS = ("best", "median", "worst")  # of the report's pictures, by the student's own explained effect
@@ -195,21 +196,38 @@ def _quantise(params: Params, name: str, block: Student) -> StageFacts:
 
 def _benchmark(params: Params, name: str, block: Student) -> StageFacts:
     path = STUDENTS / name / "benchmark" / "benchmark.json"
-    rows = read_json(path)["files"]
+    measured = without_addresses(read_json(path))
+    rows = measured["files"]
     _, _, whose = _exported(name)
     figures: dict[str, Any] = {}
     for timed in rows:
         key = whose[timed["file"]]
-        place = f"latency.{key}" if timed["threads"] == 1 else f"latency.{key}.threads-{timed['threads']}"
+        place = f"latency.{key}{_where(timed)}"
         figures[place] = {what: timed[what] for what in ("p50_ms", "p90_ms", "p99_ms")}
-        figures[f"memory.{key}"] = {"peak_mib": timed["peak_mib"]}
+        if timed["target"] == LOCAL:
+            figures[f"memory.{key}"] = {"peak_mib": timed["peak_mib"]}
+    for one in measured["frames"]:
+        figures[f"frames{_where(one)}.total"] = one["total"]
+        figures |= {f"frames{_where(one)}.{step['step']}": step for step in one["steps"]}
+    for one in measured["targets"]:
+        if "sustained" in one:
+            slow = {"last_over_first": one["sustained"]["last_over_first"]}
+            figures[f"sustained.{one['target']}"] = slow | {"energy": one["sustained"]["energy"]}
     return StageFacts(
         stage="benchmark",
         digest=sha256_file(path),
-        params=params.benchmark.model_dump(),
+        params=params.benchmark.model_dump(exclude={"targets"})
+        | {"targets": list(public_names(params.benchmark.targets).values())},
         made_from={timed["file"]: timed["sha256"] for timed in rows},
         figures=figures,
     )
+
+
+def _where(timed: Mapping[str, Any]) -> str:
+    """What stands behind a figure's owner: target and threads, where they are not this machine and one."""
+    place = "" if timed["target"] == LOCAL else f".{timed['target']}"
+    place += f"-{timed['provider']}" if timed.get("provider", "wasm") != "wasm" else ""
+    return place if timed["threads"] == 1 else f"{place}.threads-{timed['threads']}"
 
 
 def _evaluate(params: Params, name: str, block: Student) -> StageFacts:

@@ -63,8 +63,11 @@ class Quality(Part):
 
 
 class Latency(Part):
-    """Of one picture, on the machine the manifest describes."""
+    """Of one picture, on one of the benchmark's targets."""
 
+    # Bundles made before there were targets stay readable.
+    target: str = "local"  # the machine the manifest describes, or one of `targets`
+    provider: str | None = None  # in a browser: wasm or webgpu
     threads: Positive
     p50_ms: float
     p90_ms: float
@@ -146,7 +149,11 @@ class Manifest(Part):
     documents: list[Document]
     baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
     test_samples: Count
-    machine: dict[str, JsonValue]  # where the latency was measured
+    machine: dict[str, JsonValue]  # where the latency of the target `local` was measured
+    # As in benchmark.json: of each target its machine and that one's state, or why it `failed`, and what a 720p video
+    # frame costs, step by step. Bundles made before have neither.
+    targets: list[dict[str, JsonValue]] = Field(default_factory=list)
+    frames: list[dict[str, JsonValue]] = Field(default_factory=list)
     gate: GateOutcome
 
     @model_validator(mode="after")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from models.errors import UserError
 from models.teachers import SAMPLING
 from models.teachers.pinned import places
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Weight
+from tasks.target import LOCAL, check_target
 from tasks.teacher_params import TAGS, Teacher
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{0,62}$")
@@ -126,11 +127,23 @@ class Quantise(Section):
 
 
 class Benchmark(Section):
-    """How latency is measured."""
+    """How and where latency is measured."""
 
     warmup: Count
     runs: Positive
     threads: Annotated[list[Positive], Field(min_length=1)]
+    # local, browser, ssh:user@host[:port], adb or adb:SERIAL (tasks/target.py)
+    targets: Annotated[list[Annotated[str, AfterValidator(check_target)]], Field(min_length=1)]
+    sustained_s: Weight  # seconds without a pause, by which a machine that slows down shows; 0 leaves it out
+    frames: Count  # of a 720p clip, for the budget of a video frame; 0 leaves it out
+    benchmark_model: str  # path of TensorFlow Lite's benchmark_model for Android, for adb; "" where there is none
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, targets: list[str]) -> list[str]:
+        if len(set(targets)) < len(targets):
+            raise ValueError("a target is named twice")
+        return targets
 
 
 class Evaluate(Section):
@@ -235,7 +248,8 @@ class Gate(Section):
     max_flicker_over_champion: PositiveFloat  # ratio
     max_structure_drop: Weight  # of the input's edges kept, champion minus candidate; asks no teacher
     # Runs on target.
-    max_p90_ms: PositiveFloat  # of the int8 LiteRT file on one thread
+    target: Annotated[str, AfterValidator(check_target)] = LOCAL  # where max_p90_ms is to hold; of benchmark.targets
+    max_p90_ms: PositiveFloat  # of the int8 LiteRT file on one thread; in a browser of the float32 ONNX file
     max_bundle_mib: PositiveFloat
     max_p90_over_champion: PositiveFloat  # ratio, both timed in turn in one run
     max_size_over_champion: PositiveFloat  # ratio of the int8 LiteRT files
@@ -302,6 +316,16 @@ class Params(Section):
             if not NAME.fullmatch(name):
                 raise ValueError(f"student name {name!r}: use small letters, digits and -, beginning with a letter")
         return students
+
+    @model_validator(mode="after")
+    def _gates_ask_what_is_measured(self) -> "Params":
+        for name, block in self.students.items():
+            if block.gate.target not in self.benchmark.targets:
+                raise ValueError(
+                    f"students.{name}.gate.target {block.gate.target} is not among benchmark.targets "
+                    f"({', '.join(self.benchmark.targets)})"
+                )
+        return self
 
     def student(self, name: str) -> Student:
         """The block of one student, or one line with the names there are."""

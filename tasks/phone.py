@@ -11,6 +11,7 @@ from typing import Any
 from tasks.evidence import Evidence
 from tasks.quality import BATCH, COLOUR_AFFINE, DIGITS, Columns, Floats, Model, Pictures, Work, checked, pooled, rounded
 from tasks.slices import by_photo, halves
+from tasks.target import LOCAL, of_target, p90_on_target
 
 MIB = 2**20
 
@@ -35,7 +36,8 @@ def student_evidence(
     files = work.exported["files"]
     phone = phone_file(files)
     evidence = picture_evidence(phone["file"], models[phone["file"]], columns[phone["file"]], work)
-    rows = [one for one in work.benchmark["files"] if one["sha256"] == phone["sha256"] and one["threads"] == 1]
+    timed = of_target(work.benchmark["files"], LOCAL)
+    rows = [one for one in timed if one["sha256"] == phone["sha256"] and one["threads"] == 1]
     return replace(
         evidence,
         measured_sha256=phone["sha256"],
@@ -45,6 +47,16 @@ def student_evidence(
         file_bytes=phone["bytes"],
         bundle_mib=sum(record["bytes"] for record in files) / MIB,
     )
+
+
+def on_target(
+    evidence: Evidence, benchmark: Mapping[str, Any], files: Sequence[Mapping[str, Any]], target: str
+) -> Evidence:
+    """The same with the p90 of the target the gate asks for, or why there is none; evaluate's is this machine's."""
+    p90_ms, note = p90_on_target(benchmark, files, target)
+    if target == LOCAL:
+        return evidence if evidence.p90_ms is not None or p90_ms is not None else replace(evidence, target_note=note)
+    return replace(evidence, target=target, p90_ms=p90_ms, target_note=note)
 
 
 def picture_evidence(name: str, model: Model, columns: Columns, work: Work) -> Evidence:

@@ -90,7 +90,7 @@ def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
 def timed(folders: Mapping[str, Path], params: Params) -> dict[str, dict[str, float]]:
     """p50 of one picture in ms, by variant and precision; one run of each file after the other."""
     from models.runtimes import open_model
-    from tasks.benchmark import interleaved
+    from tasks.timing import interleaved
 
     keys = list(itertools.product(folders, PRECISIONS))
     models = [open_model(folders[name] / "exported" / f"student.{kind}.tflite", "litert", 1) for name, kind in keys]

@@ -216,7 +216,7 @@ def test_a_student_that_fails_the_gate_says_so(folder: Path, capsys: pytest.Capt
 
 
 def test_evidence_is_of_what_ships(folder: Path) -> None:
-    evidence = find_evidence(read_work(FOLDER, Path("data/inputs/inputs.jsonl")))
+    evidence = find_evidence(read_work(FOLDER, Path("data/inputs/inputs.jsonl")), "local")
     assert evidence.shipped_sha256 == sha256_file(FOLDER / "exported/student.int8.tflite") == evidence.measured_sha256
     total = sum(path.stat().st_size for path in (FOLDER / "exported").glob("student.*"))
     assert evidence.bundle_mib == total / 2**20
@@ -238,7 +238,50 @@ def test_missing_figures_do_not_pass(folder: Path) -> None:
 def test_a_bundle_of_the_first_version_stays_readable(folder: Path) -> None:
     run()
     rewrite(lambda value: [row.pop(key) for row in value["gate"]["results"] for key in ("against", "blessing")])
-    assert verify_bundle(BUNDLE).gate.passed
+    rewrite(lambda value: [value.pop(key) for key in ("targets", "frames")])
+    rewrite(lambda value: [row.pop("target") for file in value["files"] for row in file["latency"]])
+    manifest = verify_bundle(BUNDLE)
+    assert manifest.gate.passed and manifest.phone.latency[0].target == "local"
+
+
+def add_targets(value: dict[str, Any]) -> None:
+    """A board that measured the phone's file, and a phone that did not answer."""
+    phone = next(row for row in value["files"] if row["file"] == "student.int8.tflite" and row["threads"] == 1)
+    value["files"].append(phone | {"target": "ssh:pi@board", "p90_ms": 50.0})
+    machine = {"cpu": "Cortex-A76"}
+    value["targets"] = [
+        {"target": "ssh:pi@board", "machine": machine, "not_measured": {}},
+        {"target": "adb:SERIAL1", "failed": "no Android device SERIAL1 answers"},
+    ]
+    step = {"step": "decode", "with": "PyAV", "p50_ms": 3.0, "p90_ms": 4.0}
+    total = {"p50_ms": 3.0, "p90_ms": 4.0}
+    frame = {"target": "local", "file": "student.int8.tflite", "threads": 1, "frames": 9, "height": 720, "width": 1280}
+    value["frames"] = [frame | {"steps": [step], "total": total, "budget_ms": 33.0, "fits": True, "stops": None}]
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "told"),
+    [
+        ("ssh:pi@board", 50.0, "p90 latency of int8 on one thread (student.int8.tflite on ssh) 50 ms is above 33 ms"),
+        (
+            "adb:SERIAL1",
+            None,
+            "p90 latency of int8 on one thread was not measured on adb: no Android device ... answers",
+        ),
+    ],
+)
+def test_the_gate_judges_its_target_and_fails_closed(folder: Path, target: str, value: float | None, told: str) -> None:
+    params = Path("params.yaml").read_text().replace("targets: [local]", f"targets: [local, {target}]")
+    Path("params.yaml").write_text(params.replace("target: local", f"target: {target}"))
+    change("benchmark/benchmark.json", add_targets)
+    manifest = run()
+    (failed,) = [row for row in manifest["gate"]["results"] if not row["passed"]]
+    assert (failed["name"], failed["value"], failed["reason"]) == ("max_p90_ms", value, told)
+    text = (BUNDLE / "manifest.json").read_text() + (BUNDLE / "MODEL_CARD.md").read_text()
+    assert "pi@board" not in text and "SERIAL1" not in text
+    assert "| student.int8.tflite | ssh | 1 |" in text and "`adb` was not measured" in text
+    assert "A 720p video frame" in text and "| student.int8.tflite | local | 1 | 3.0 | 3.0 (4.0) | fits |" in text
+    assert verify_bundle(BUNDLE).targets[0]["machine"] == {"cpu": "Cortex-A76"}
 
 
 @pytest.mark.parametrize(

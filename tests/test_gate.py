@@ -42,7 +42,12 @@ LIMITS = Gate(
 )
 VERSUS = [name for name, measure in RULES.items() if measure.versus]
 FIELDS = [field.name for field in dataclasses.fields(Evidence)]
-FLAT = [field.name for field in dataclasses.fields(Evidence) if field.type == float | None]
+# p90_in_turn_ms is looked at only where the target is another machine (tests/test_targets.py).
+FLAT = [
+    field.name
+    for field in dataclasses.fields(Evidence)
+    if field.type == float | None and field.name != "p90_in_turn_ms"
+]
 UNKNOWN = [None, math.nan, math.inf, -math.inf, "0.9"]
 
 
@@ -67,7 +72,7 @@ def effect(value: float) -> dict[str, Any]:
 
 
 def test_every_key_of_the_gate_section_is_a_rule() -> None:
-    assert list(RULES) == list(Gate.model_fields)
+    assert list(RULES) == [key for key in Gate.model_fields if key != "target"]  # where max_p90_ms is to hold
     assert all((measure.own is None) != (measure.versus is None) for measure in RULES.values())
 
 

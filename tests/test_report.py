@@ -164,6 +164,45 @@ def make_panels(row: int, size: int = SIZE) -> dict[str, np.ndarray]:
     return {panel: shade + np.uint8(10 * index) for index, panel in enumerate(report.PANELS)}
 
 
+def with_targets(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+    """A benchmark with a browser, a board that ran hot, a phone that did not answer, and two frame budgets."""
+    first = dict(benchmark["files"][0])
+    browser = first | {"file": FILES[2][0], "target": "browser", "provider": "wasm", "peak_mib": None, "p90_ms": 60.0}
+    board = first | {"file": FILES[1][0], "target": "ssh", "p50_ms": 30.0, "peak_mib": None}
+    state = {
+        "temperatures_c": {"cpu": 51.0},
+        "frequencies_mhz": [1800.0, 2400.0],
+        "load_1min": 0.5,
+        "governors": ["ondemand"],
+    }
+    hot = state | {"temperatures_c": {"cpu": 82.5}, "frequencies_mhz": [1200.0, 1000.0]}
+    energy = {"joules_per_picture": None, "reason": "no energy counter"}
+    slow = {"file": FILES[1][0], "seconds": 120.0, "first_p50_ms": 30.0, "last_p50_ms": 54.0, "last_over_first": 1.8}
+    nothing: dict[str, str] = {}
+    targets = [
+        {
+            "target": "local",
+            "machine": MACHINE,
+            "not_measured": nothing,
+            "before": {"not_readable": ["governors"]},
+            "after": {},
+        },
+        {"target": "ssh", "machine": {"cpu": "Cortex-A76"}, "not_measured": {FILES[0][0]: "no <runtime>"}}
+        | {"before": state, "after": hot, "sustained": slow | {"energy": energy}},
+        {"target": "browser", "machine": {"browser": "Chromium 156"}, "not_measured": nothing},
+        {"target": "adb", "failed": "no Android device answers"},
+    ]
+    frames = []
+    for target, network in (("browser", 41.0), ("local", 6.0)):
+        parts = {"decode": 4.0, "resize": 1.0, "network": network, "composite": 3.0}
+        steps = [{"step": step, "with": "x", "p50_ms": ms, "p90_ms": ms * 1.2} for step, ms in parts.items()]
+        whole = sum(parts.values())
+        frame = {"target": target, "file": FILES[1][0], "threads": 1, "frames": 60, "width": 1280, "height": 720}
+        verdict = {"fits": whole < 33, "stops": None if whole < 33 else "network", "budget_ms": 33.0}
+        frames.append(frame | verdict | {"steps": steps, "total": {"p50_ms": whole, "p90_ms": whole * 1.2}})
+    return dict(benchmark) | {"files": [*benchmark["files"], browser, board], "targets": targets, "frames": frames}
+
+
 BANDS = {"best": [0, 1], "median": [5, 6], "worst": [11, 10]}
 
 
@@ -205,6 +244,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on disk, with its quality.json."""
     folder = tmp_path_factory.mktemp("report")
     evidence = make_evidence()
+    evidence = make_evidence(benchmark=with_targets(evidence.benchmark))
     write_json(folder / "quality.json", evidence.quality)
     report.write_report(folder, evidence, BANDS, make_panels)
     return folder
@@ -307,6 +347,32 @@ def test_the_page_tells_what_int8_costs_and_what_stays_in_float(page: Page) -> N
     assert report.cost_rows({}) == []
 
 
+def test_the_page_shows_every_target_and_what_failed(page: Page) -> None:
+    for words in (
+        "not measured: no Android device answers",
+        "student.fp32.tflite not measured (no <runtime>)",
+        "student.fp32.onnx · 1 thread · browser, wasm",
+        "temperature 51 to 82.5°C; frequency 2400 to 1200 MHz; load 0.5 to 0.5; governor ondemand",
+        "54.00 ms at the end, 1.80 times as long",
+        "energy unknown: no energy counter",
+        "A video frame at 720p",
+        "14.0 ms, fits",
+        "49.0 ms, does not fit: network",
+        "41.0 (49.2)",
+        "stopped by network",
+    ):
+        assert words in " ".join(page.text.split()), words
+    bars = [attributes for tag, attributes in page.tags if (attributes.get("class") or "").startswith("step-")]
+    assert len(bars) == 2 * 4 + 4
+
+
+def test_bars_and_marks_stay_within_their_track() -> None:
+    rows = report.frame_rows(with_targets(make_evidence().benchmark))
+    assert [row["target"] for row in rows] == ["local", "browser"]
+    for row in rows:
+        assert sum(step["bar"] for step in row["steps"]) <= 100 and 0 < row["budget_mark"] <= 100
+
+
 def test_lineage_names_every_digest(page: Page) -> None:
     evidence = make_evidence()
     digests = [evidence.pairs["teacher"], evidence.pairs["digest"], evidence.student["weights_sha256"]]
@@ -339,7 +405,8 @@ def test_obstacles_are_told_once_a_layer() -> None:
 
 def test_the_same_evidence_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "quality.json", make_quality())
-    report.write_report(tmp_path, make_evidence(), BANDS, make_panels)
+    evidence = make_evidence(benchmark=with_targets(make_evidence().benchmark))
+    report.write_report(tmp_path, evidence, BANDS, make_panels)
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     for name in names:

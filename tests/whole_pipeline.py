@@ -31,7 +31,7 @@ def tiny_params(repository: Path) -> dict[str, Any]:
     # test_resnet pools, which XNNPACK does not take.
     params["exportability"] |= {"runs": 2, "max_fallbacks": 4, "max_partitions": 5}
     params["quantise"] |= {"calibration_samples": 4, "parity_samples": 2}
-    params["benchmark"] = {"warmup": 1, "runs": 2, "threads": [1]}
+    params["benchmark"] |= {"warmup": 1, "runs": 2, "threads": [1], "frames": 2}
     params["evaluate"]["grid"] = 1
     for block in params["students"].values():
         block["architecture"] = ARCHITECTURE
@@ -47,7 +47,7 @@ def copy_repository(folder: Path) -> Path:
         source, target = repository / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
             shutil.copy(source, target)
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(repository)))
