@@ -63,11 +63,25 @@ class Training:
 def begin(student: nn.Module, recipe: Recipe) -> Training:
     """A training at step 0, in channels_last memory order (1.6 to 2.2 times faster on CPU)."""
     student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
+    average = AveragedModel(student, multi_avg_fn=moving_average(recipe.ema_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(
         student.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     return Training(student, average, optimizer)
+
+
+def moving_average(decay: float) -> Callable[..., None]:
+    """An exponential moving average whose decay rises to `decay`: after n steps it is at most (1 + n) / (10 + n).
+
+    With a fixed one of 0.99 a fifth of what 150 steps leave were the weights before them: little of a long training,
+    much of a short one after a cut.
+    """
+
+    def update(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+        done = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(averages, values, count)
+
+    return update
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

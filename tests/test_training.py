@@ -13,7 +13,7 @@ from models.batches import Batches
 from models.errors import UserError
 from models.students import build_student
 from models.torch_setup import prepare_torch
-from models.training import Line, Recipe, Training, begin, learning_rate, resume, run
+from models.training import Line, Recipe, Training, begin, learning_rate, moving_average, resume, run
 
 
 def recipe(**change: Any) -> Recipe:
@@ -118,3 +118,13 @@ def test_processes_share_a_batch(pairs: tuple[np.ndarray, np.ndarray]) -> None:
     parts = [batches.batch(3, slice(rank, None, 2))[0] for rank in range(2)]
     assert torch.equal(whole[0::2], parts[0])
     assert torch.equal(whole[1::2], parts[1])
+
+
+def test_a_short_training_s_average_forgets_where_it_began() -> None:
+    average = [torch.zeros(1)]
+    update = moving_average(0.99)
+    for count in range(1, 51):
+        update(average, [torch.ones(1)], torch.tensor(count))
+    assert average[0].item() > 0.99  # a fixed decay of 0.99 leaves 0.39
+    update(average, [torch.zeros(1)], torch.tensor(10_000))
+    assert average[0].item() == pytest.approx(0.99, abs=0.01)
