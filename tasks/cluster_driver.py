@@ -75,9 +75,7 @@ def _join(address: str, gpus: float, code: Path) -> None:
     # Without a share of a GPU an actor must not see any: it would take memory that others count on.
     hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
     shutil.rmtree(code, ignore_errors=True)
-    for package in (tasks, models):  # alone, so that no data and no environment can go with them
-        target = code / package.__name__
-        shutil.copytree(package.__path__[0], target, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_code(code)
     # As Ray's working_dir the code comes before what a node may hold itself.
     environment = {"working_dir": str(code), "env_vars": {"OMP_NUM_THREADS": "1", **hidden}}
     try:
@@ -86,6 +84,13 @@ def _join(address: str, gpus: float, code: Path) -> None:
         told = " ".join(str(error).split())[:300]
         raise UserError(f"the Ray cluster at {address} cannot be joined: {told}") from None
     shutil.rmtree(code)
+
+
+def copy_code(folder: Path) -> None:
+    """Put into a folder what nodes need of us: no data, no environment, and no libraries of the browser's."""
+    for package in (tasks, models):
+        target = folder / package.__name__
+        shutil.copytree(package.__path__[0], target, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
 
 
 class Crew:

@@ -149,7 +149,7 @@ class Toy:
 def make_toy(folder: Path) -> Toy:
     """The code with noting teachers, and three photographs."""
     for part in ("tasks", "models"):
-        shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     toy = Toy(folder=folder)
     toy.notes.mkdir()
     toy.forget()

@@ -14,7 +14,7 @@ from ray_toy import PAIRS, SHARD, Nodes, Toy, cluster, make_toy
 from models.errors import UserError
 from models.teachers.folders import folder_sha256
 from tasks import cluster as engine
-from tasks.cluster_driver import AHEAD
+from tasks.cluster_driver import AHEAD, copy_code
 from tasks.params import load_params
 
 pytestmark = pytest.mark.server
@@ -150,6 +150,14 @@ def test_a_shard_that_ends_every_process_is_named(toy: Toy) -> None:
     assert code == 1
     assert "3 processes on the cluster were lost over shard-0000" in said[-1] and "batch_size" in said[-1]
     assert len(pids(toy)) == 3
+
+
+def test_the_code_that_is_sent_is_ours_alone(tmp_path: Path) -> None:
+    copy_code(tmp_path)
+    assert (tmp_path / "tasks" / "generate.py").exists() and (tmp_path / "models" / "teachers" / "painter.py").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "tasks"]
+    assert not list(tmp_path.rglob("node_modules"))  # 150 MB, where `make browser` was run
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 30e6
 
 
 def test_gpus_where_there_are_none(toy: Toy, nodes: Nodes) -> None:

@@ -66,9 +66,10 @@ class Stack:
 def team_repository(repository: Path, folder: Path) -> Path:
     """A git repository with the code that is here, for the worker to clone."""
     folder.mkdir()
+    not_code = shutil.ignore_patterns("__pycache__", "start", "node_modules")
     for name in CODE:
         if (repository / name).is_dir():
-            shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "start"))
+            shutil.copytree(repository / name, folder / name, ignore=not_code)
         else:
             shutil.copy(repository / name, folder)
     (folder / "flows" / "retrain.py").write_text(STAND_IN)

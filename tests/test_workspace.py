@@ -446,7 +446,12 @@ def test_a_run_in_a_workspace_takes_from_the_shared_cache(
     space = ready(teacher=NEW)
     understudy(space, "run", "oil", "--until", "curate")
     told = [line.split()[:2] for line in capfd.readouterr().out.splitlines()]
-    assert told == [["ingest", "restored"], ["generate", "ran"], ["curate", "ran"]]  # it is another teacher's
+    assert told == [
+        ["ingest", "restored"],
+        ["exportability", "restored"],
+        ["generate", "ran"],  # it is another teacher's
+        ["curate", "ran"],
+    ]
     assert (space / "data" / "students" / "oil" / "pairs" / "pairs.json").exists()
     assert not (space / "data" / "students" / "oil" / "student").exists()
     understudy(space, "run", "oil", "--until", "curate")
@@ -470,4 +475,4 @@ def test_the_until_of_a_run_is_a_stage(repo: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "run", "oil", "--until", "dreaming"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("understudy: no stage 'dreaming'; there are: ingest, generate")
+    assert done.stderr.startswith("understudy: no stage 'dreaming'; there are: ingest, exportability, generate, ")
