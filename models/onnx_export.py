@@ -30,7 +30,6 @@ def to_onnx(student: nn.Module, size: int) -> bytes:
         assert program is not None
         model = program.model_proto
     name_nodes(model.graph)
-    clip_first(model.graph)
     strip(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -45,22 +44,6 @@ def name_nodes(graph: Any) -> None:
             scopes = {one.key: one.value for one in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "[]")
             layer = "".join(ast.literal_eval(scopes)[-2:-1]) or layer
         node.name = f"{layer}/{number}"
-
-
-def clip_first(graph: Any) -> None:
-    """Clip before the pixel shuffle, which is the same: quantised, the head's scale then covers [0,1] and no more."""
-    *_, shuffle, clip = graph.node
-    if (shuffle.op_type, clip.op_type) != ("DepthToSpace", "Clip"):
-        return
-    head, between, end = shuffle.input[0], shuffle.output[0], clip.output[0]
-    clip.input[0], clip.output[0], shuffle.input[0], shuffle.output[0] = head, between, between, end
-    kept = [one for one in graph.value_info if one.name != between]  # it has another shape now
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
-    nodes = [*graph.node[:-2], clip, shuffle]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 def strip(model: Any) -> None:

@@ -101,9 +101,9 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B,3,H,W) in [0,1] -> (B,3,H,W); clamped to [0,1] in eval mode only, so that gradients live."""
         y = self.head(self.features(x))
-        if self.shuffles:
-            y = functional.pixel_shuffle(y, 2)
-        return y if self.training else y.clamp(0.0, 1.0)
+        if not self.training:
+            y = y.clamp(0.0, 1.0)  # before the shuffle, so that the head's scale in int8 covers [0,1] and no more
+        return functional.pixel_shuffle(y, 2) if self.shuffles else y
 
 
 def make_encoder(name: str, in_channels: int) -> Any:
