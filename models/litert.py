@@ -3,7 +3,7 @@
 All take and give float32 (1,S,S,3) in [0,1]. The graph is written so that all of it runs in one delegate:
 - the clamp to [0,1] becomes a ReLU6 on the head, whose weights are six times as large, and a multiplication
   by 1/6: ReLU6 fuses into the convolution, while a bare clamp is a float island in the int8 graph;
-- the pixel shuffle becomes one transpose of blocks of six values: the head's channels are put in
+- the pixel shuffle becomes one transpose of blocks of 3 x block values: the head's channels are put in
   (row, column, colour) order, which is what a channels-last picture needs. LiteRT's own DEPTH_TO_SPACE has
   no int8 form in ai-edge-quantizer, and what torch's pixel_shuffle lowers to moves every value four times.
 """
@@ -25,27 +25,26 @@ class ChannelsLast(nn.Module):
     def __init__(self, student: Any) -> None:
         super().__init__()
         self.student = copy.deepcopy(student).eval()
-        self.shuffles = student.shuffles
+        self.block = student.block
         with torch.no_grad():
-            self.student.head = scaled_head(self.student.head, self.shuffles)
+            self.student.head = scaled_head(self.student.head, self.block)
 
     def forward(self, x: Tensor) -> Tensor:
         """(1,S,S,3) in [0,1] -> the same."""
         y = self.student.head(self.student.features(x.permute(0, 3, 1, 2)))
         y = nn.functional.relu6(y).permute(0, 2, 3, 1) * (1 / SIX)
-        if not self.shuffles:
+        if self.block == 1:
             return y
         batch, height, width, _ = y.shape
-        blocks = y.reshape(batch * height, width, 2, 6).permute(0, 2, 1, 3)
-        return blocks.reshape(batch, 2 * height, 2 * width, 3)
+        blocks = y.reshape(batch * height, width, self.block, 3 * self.block).permute(0, 2, 1, 3)
+        return blocks.reshape(batch, self.block * height, self.block * width, 3)
 
 
-def scaled_head(head: nn.Conv2d, shuffles: bool) -> nn.Conv2d:
-    """A copy of `head` with six times the output, its channels in (row, column, colour) order if it shuffles."""
+def scaled_head(head: nn.Conv2d, block: int) -> nn.Conv2d:
+    """A copy of `head` with six times the output, its channels in (row, column, colour) order of the blocks."""
     scaled = copy.deepcopy(head)
     order = torch.arange(head.out_channels)
-    if shuffles:
-        order = order.reshape(3, 2, 2).permute(1, 2, 0).flatten()  # pixel_shuffle's is (colour, row, column)
+    order = order.reshape(3, block, block).permute(1, 2, 0).flatten()  # pixel_shuffle's is (colour, row, column)
     scaled.weight.copy_(head.weight[order] * SIX)
     if head.bias is not None and scaled.bias is not None:
         scaled.bias.copy_(head.bias[order] * SIX)

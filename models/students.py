@@ -1,11 +1,10 @@
-"""The student: a UNet with a timm encoder and a decoder of MobileNet blocks (depthwise 3x3, pointwise 1x1).
+"""The student: a UNet with an encoder of models/encoders.py and a decoder of MobileNet blocks (depthwise, pointwise).
 
 Choices measured in the field notes: BatchNorm (folds away), ReLU6 (exact in int8), bilinear resize with
-align_corners=False and addition of skips (both stay inside LiteRT's delegate), and a head that stops at
-half resolution and shuffles its twelve channels into 2x2 RGB pixels (full-resolution layers cost most).
+align_corners=False and addition of skips (both stay inside LiteRT's delegate), and a head that stops below the
+picture's size and shuffles its channels into blocks of RGB pixels (full-resolution layers cost most).
 
-UNet: Ronneberger et al. 2015. MobileNet blocks: Howard et al. 2017; MobileNetV4: Qin et al. 2024.
-Pixel shuffle: Shi et al. 2016.
+UNet: Ronneberger et al. 2015. MobileNet blocks: Howard et al. 2017. Pixel shuffle: Shi et al. 2016.
 """
 
 import hashlib
@@ -19,19 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.compression import fit
+from models.encoders import conv_bn, make_encoder
 from models.errors import UserError
-from models.torch_setup import import_timm
-
-
-def conv_bn(inputs: int, outputs: int, *, kernel: int = 1, groups: int = 1, activate: bool = True) -> nn.Sequential:
-    """Convolution, BatchNorm and, if asked, ReLU6; keeps the spatial size."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    if activate:
-        layers.append(nn.ReLU6(inplace=True))
-    return nn.Sequential(*layers)
 
 
 class DecoderLevel(nn.Module):
@@ -72,60 +60,43 @@ class UNet(nn.Module):
         super().__init__()
         self.encoder = make_encoder(encoder, in_channels)
         channels = self.encoder.feature_info.channels()
-        if len(decoder_channels) != len(channels) - 1:
+        *reductions, _ = self.encoder.feature_info.reduction()
+        shuffles = head == "pixel-shuffle"
+        most = len(channels) - 1
+        if len(decoder_channels) > most or (not shuffles and (len(decoder_channels) < most or reductions[0] > 2)):
+            wanted = f"{most} or fewer" if shuffles else f"{most}, and an encoder that begins at half resolution"
             raise UserError(
-                f"architecture.decoder_channels has {len(decoder_channels)} entries; {encoder} needs "
-                f"{len(channels) - 1}, one for each level from the deepest skip to half resolution"
+                f"architecture.decoder_channels has {len(decoder_channels)} entries; {encoder} with head {head} needs "
+                f"{wanted}, one for each level from the deepest skip on"
             )
+        # Where the decoder ends before the finest skip, its pixels become larger blocks.
+        self.block = reductions[-len(decoder_channels)] if shuffles else 1
         levels = []
         inputs = channels[-1]
-        for skip_channels, outputs in zip(reversed(channels[:-1]), decoder_channels, strict=True):
+        for skip_channels, outputs in zip(reversed(channels[:-1]), decoder_channels, strict=False):
             levels.append(
                 DecoderLevel(inputs=inputs, skip_channels=skip_channels, outputs=outputs, skip=skip, upsample=upsample)
             )
             inputs = outputs
         self.decoder = nn.ModuleList(levels)
         self.upsample = upsample
-        self.shuffles = head == "pixel-shuffle"
-        self.head = nn.Conv2d(inputs, 12 if self.shuffles else 3, 3, padding=1)
+        self.head = nn.Conv2d(inputs, 3 * self.block**2, 3, padding=1)
         # Grey is the best first guess of a picture; zero would begin at black.
         nn.init.constant_(self.head.bias, 0.5)  # type: ignore[arg-type]
 
     def features(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) in [0,1] -> what the head sees: (B,C,H/2,W/2) before a pixel shuffle, else (B,C,H,W)."""
+        """(B,3,H,W) in [0,1] -> what the head sees: (B,C,H/block,W/block) before a pixel shuffle, else (B,C,H,W)."""
         *skips, y = self.encoder(x)
-        for level, skip in zip(self.decoder, reversed(skips), strict=True):
+        for level, skip in zip(self.decoder, reversed(skips), strict=False):
             y = level(y, skip)
-        return y if self.shuffles else double(y, self.upsample)
+        return y if self.block > 1 else double(y, self.upsample)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,3,H,W) in [0,1] -> (B,3,H,W); clamped to [0,1] in eval mode only, so that gradients live."""
         y = self.head(self.features(x))
         if not self.training:
             y = y.clamp(0.0, 1.0)  # before the shuffle, so that the head's scale in int8 covers [0,1] and no more
-        return functional.pixel_shuffle(y, 2) if self.shuffles else y
-
-
-def make_encoder(name: str, in_channels: int) -> Any:
-    """A timm feature extractor with ReLU6 for ReLU (bounded activations quantise better)."""
-    import_timm()
-    import timm
-
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise UserError(f"architecture.encoder: timm has no model {name!r}; near: {near}")
-    encoder = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels)
-    replace_relu(encoder)
-    return encoder
-
-
-def replace_relu(module: nn.Module) -> None:
-    """Put ReLU6 in the place of every ReLU below `module`."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.ReLU):
-            setattr(module, name, nn.ReLU6(inplace=True))
-        else:
-            replace_relu(child)
+        return functional.pixel_shuffle(y, self.block)
 
 
 def build_student(architecture: Mapping[str, Any], size: int) -> nn.Module:

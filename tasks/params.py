@@ -184,10 +184,11 @@ class Pairs(Section):
 
 
 class Architecture(Section):
-    """A UNet: timm encoder, MobileNet-block decoder (models/students.py)."""
+    """A UNet: an encoder (models/encoders.py), a decoder of MobileNet blocks (models/students.py)."""
 
-    encoder: str  # a timm model with features_only, such as mobilenetv4_conv_small_050
-    decoder_channels: Annotated[list[Positive], Field(min_length=2)]  # from the deepest level to half resolution
+    encoder: str  # a timm model with features_only, such as mobilenetv4_conv_small_050, or ours, such as patches4_32_64
+    # From the deepest level on; with the last at 1/2, 1/4, ... of the size, pixel-shuffle makes blocks of 2x2, 4x4, ...
+    decoder_channels: Annotated[list[Positive], Field(min_length=1)]
     skip: Literal["add", "concat"]
     upsample: Literal["bilinear", "nearest"]
     head: Literal["pixel-shuffle", "full-resolution"]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from models.training import Line, Recipe, Training
 
-CODE = ("batches.py", "compression.py", "losses.py", "students.py", "training.py")  # of models/, as in dvc.yaml
+CODE = ("batches.py", "compression.py", "encoders.py", "losses.py", "students.py", "training.py")  # as in dvc.yaml
 
 
 def train(params: Params, name: str, block: Student) -> None:

@@ -11,22 +11,13 @@ Command: python -m tasks.variants --student NAME --out FOLDER [--steps 300] [--p
 import argparse
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from models.errors import UserError
-from tasks.charts import variants_png
-from tasks.files import read_json, replacing_folder, sha256_file, sha256_json, write_bytes, write_json, write_text
+from tasks.files import read_json, sha256_file, sha256_json
 from tasks.params import Compress, Params, Student, load_params
+from tasks.pareto import export_student, measure, rows_of, timed, write
 from tasks.stage import STUDENTS, guarded, work_folder
-
-PRECISIONS = ("fp32", "int8")
-SHOWN = ("explained_effect", "sharpness_ratio", "ms_ssim", "psnr_db")
-HEADINGS = (
-    "variant | precision | parameters | MMAC | KiB | p50 ms | explained effect | sharpness | MS-SSIM | PSNR dB | front"
-)
 
 
 def named(prune: float, low_rank: float) -> str:
@@ -39,7 +30,6 @@ def make(params: Params, name: str, block: Student, steps: int, rate: float) -> 
     """The folder of one variant with student/ and exported/; made if it is not there yet."""
     import models
     from models.students import load_student
-    from tasks.quantise import export
     from tasks.train import CODE, compress, learn, make_recipe, publish, recovery_recipe
 
     cut = block.compress.model_copy(update={"recovery_steps": steps, "recovery_rate": rate})
@@ -59,81 +49,8 @@ def make(params: Params, name: str, block: Student, steps: int, rate: float) -> 
     trained, curve = learn(name, block, student, recipe, folder / "checkpoint.safetensors")
     count = sum(parameter.numel() for parameter in trained.parameters())
     publish(folder / "student", trained, record | {"ranks": ranks, "parameters": count}, curve)
-    if not (folder / "pairs").exists():
-        (folder / "pairs").symlink_to((STUDENTS / name / "pairs").resolve())
-    export(folder, params.quantise, sizes=[], threads=params.train.threads)
-    (folder / "checkpoint.safetensors").unlink()
+    export_student(folder, STUDENTS / name / "pairs", params)
     return folder
-
-
-def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
-    """Figures of one variant's LiteRT files on the test pairs, by precision, and what it takes."""
-    import torch
-
-    from models.exportability import mega_macs
-    from models.students import load_student
-    from tasks.quality import measure_all, open_file, pooled, read_pairs, rounded
-
-    inputs, targets = read_pairs(pairs, "test")
-    student = load_student(folder / "student")
-    files = {precision: folder / "exported" / f"student.{precision}.tflite" for precision in PRECISIONS}
-    with torch.inference_mode():
-        columns = measure_all({key: open_file(file, "litert") for key, file in files.items()}, inputs, targets, {})
-    return {
-        "parameters": read_json(folder / "student" / "student.json")["parameters"],
-        "mmac": round(mega_macs(student, size), 1),
-        "bytes": {precision: file.stat().st_size for precision, file in files.items()},
-        "quality": {precision: rounded(pooled(column)) for precision, column in columns.items()},
-    }
-
-
-def timed(folders: Mapping[str, Path], params: Params) -> dict[str, dict[str, float]]:
-    """p50 of one picture in ms, by variant and precision; one run of each file after the other."""
-    from models.runtimes import open_model
-    from tasks.timing import interleaved
-
-    keys = list(itertools.product(folders, PRECISIONS))
-    models = [open_model(folders[name] / "exported" / f"student.{kind}.tflite", "litert", 1) for name, kind in keys]
-    rows = interleaved(models, warmup=params.benchmark.warmup, runs=params.benchmark.runs)
-    found: dict[str, dict[str, float]] = {name: {} for name in folders}
-    for (name, kind), row in zip(keys, rows.tolist(), strict=True):
-        found[name][kind] = round(median(row), 3)
-    return found
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of each (cost, gain) whether no other point costs no more and gains no less (Pareto)."""
-    return [not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points) for cost, gain in points]
-
-
-def rows_of(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a file, the Pareto front of latency and explained effect marked."""
-    rows = [
-        {
-            "variant": name,
-            "precision": precision,
-            "parameters": one["parameters"],
-            "mmac": one["mmac"],
-            "bytes": one["bytes"][precision],
-            "p50_ms": one["p50_ms"][precision],
-            **{figure: one["quality"][precision][figure] for figure in SHOWN},
-        }
-        for name, one in found.items()
-        for precision in PRECISIONS
-    ]
-    marks = front([(row["p50_ms"], row["explained_effect"]) for row in rows])
-    return [row | {"front": mark} for row, mark in zip(rows, marks, strict=True)]
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    lines = [f"| {HEADINGS} |", "|" + "---|" * len(HEADINGS.split("|"))]
-    for row in rows:
-        cells = [row["variant"], row["precision"], f"{row['parameters']:,}", f"{row['mmac']:.0f}"]
-        cells += [f"{row['bytes'] / 1024:.0f}", f"{row['p50_ms']:.2f}", f"{row['explained_effect']:.3f}"]
-        cells += [f"{row['sharpness_ratio']:.2f}", f"{row['ms_ssim']:.3f}", f"{row['psnr_db']:.2f}"]
-        lines.append(f"| {' | '.join([*cells, 'yes' if row['front'] else ''])} |")
-    return "\n".join(lines) + "\n"
 
 
 def variants(name: str, out: Path, *, steps: int, rate: float, prunes: list[float], energies: list[float]) -> None:
@@ -151,14 +68,9 @@ def variants(name: str, out: Path, *, steps: int, rate: float, prunes: list[floa
         label = named(prune, energy)
         print(f"variants: {label}", file=sys.stderr)
         folders[label] = make(params, name, block.model_copy(update={"compress": cut}), steps, rate)
-    found = {label: measure(folder, STUDENTS / name / "pairs", block.pairs.size) for label, folder in folders.items()}
-    times = timed(folders, params)
-    rows = rows_of({label: one | {"p50_ms": times[label]} for label, one in found.items()})
-    with replacing_folder(out) as made:
-        write_json(made / "variants.json", {"student": name, "steps": steps, "rows": rows})
-        write_text(made / "variants.md", table(rows))
-        write_bytes(made / "variants.png", variants_png(rows))
-    print(table(rows))
+    found = {label: [measure(one, STUDENTS / name / "pairs", block.pairs.size)] for label, one in folders.items()}
+    rows = rows_of(found, timed({label: one / "exported" for label, one in folders.items()}, params.benchmark))
+    write(out, "variants", {"student": name, "steps": steps}, rows, "Variants at equal training")
 
 
 if __name__ == "__main__":

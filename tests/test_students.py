@@ -31,8 +31,20 @@ def test_output_is_a_picture_of_the_same_size(skip: str, head: str) -> None:
     assert 0 <= output.min() and output.max() <= 1
 
 
-def test_every_weight_gets_a_gradient() -> None:
-    student = build_student(SMALL, 64).train()
+PATCHES = {"encoder": "patches4_8_16_24", "decoder_channels": [16, 8]}
+QUARTER = {"decoder_channels": [16, 16, 16]}
+
+
+@pytest.mark.parametrize(("change", "block"), [({}, 2), (QUARTER, 4), ({"decoder_channels": [16]}, 16), (PATCHES, 4)])
+def test_a_decoder_that_ends_early_gives_larger_blocks(change: dict[str, object], block: int) -> None:
+    student = build_student({**SMALL, **change}, 64).eval()
+    assert student.head.out_channels == 3 * block**2
+    assert student(torch.rand(2, 3, 64, 96)).shape == (2, 3, 64, 96)
+
+
+@pytest.mark.parametrize("change", [{}, PATCHES])
+def test_every_weight_gets_a_gradient(change: dict[str, object]) -> None:
+    student = build_student({**SMALL, **change}, 64).train()
     student(torch.rand(2, 3, 64, 64)).square().mean().backward()
     without = [name for name, weight in student.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert not without
@@ -62,7 +74,9 @@ def test_every_shipped_architecture_builds(name: str, repository: Path) -> None:
     ("change", "says"),
     [
         ({"encoder": "mobilenetv4_conv_smal"}, "timm has no model"),
-        ({"decoder_channels": [16, 8]}, "decoder_channels has 2 entries; .* needs 4"),
+        ({"decoder_channels": [16, 8, 8, 8, 8]}, "decoder_channels has 5 entries; .* needs 4 or fewer"),
+        ({"decoder_channels": [16, 8], "head": "full-resolution"}, "decoder_channels has 2 entries; .* needs 4, "),
+        ({**PATCHES, "head": "full-resolution"}, "needs 2, and an encoder that begins at half resolution"),
     ],
 )
 def test_a_wrong_architecture_is_refused(change: dict[str, object], says: str) -> None:

@@ -8,8 +8,9 @@ from test_train import write_repository
 from models.errors import UserError
 from tasks.files import read_json
 from tasks.params import load_params
+from tasks.pareto import front
 from tasks.train import train
-from tasks.variants import front, named, variants
+from tasks.variants import named, variants
 
 ASKED = {"steps": 2, "rate": 0.3, "prunes": [0.0, 0.5], "energies": [1.0]}
 
@@ -45,7 +46,7 @@ def test_variants_of_a_tiny_student(tmp_path: Path, repository: Path, monkeypatc
     train(params, "oil", params.student("oil"))
     variants("oil", tmp_path / "out", **ASKED)  # type: ignore[arg-type]
     rows = read_json(tmp_path / "out" / "variants.json")["rows"]
-    assert [(row["variant"], row["precision"]) for row in rows] == [
+    assert [(row["student"], row["precision"]) for row in rows] == [
         ("whole", "fp32"),
         ("whole", "int8"),
         ("pruned 0.5", "fp32"),

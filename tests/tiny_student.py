@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.students import DecoderLevel, UNet, conv_bn
+from models.encoders import conv_bn
+from models.students import DecoderLevel, UNet
 
 SIZE = 32
 GOLDEN = Path(__file__).parent / "golden"
@@ -47,8 +48,8 @@ class TinyStudent(UNet):
         level = DecoderLevel(inputs=16, skip_channels=8, outputs=8, skip=skip, upsample=upsample)
         self.decoder = nn.ModuleList([level])
         self.upsample = upsample
-        self.shuffles = head == "pixel-shuffle"
-        self.head = nn.Conv2d(8, 12 if self.shuffles else 3, 3, padding=1)
+        self.block = 2 if head == "pixel-shuffle" else 1
+        self.head = nn.Conv2d(8, 3 * self.block**2, 3, padding=1)
 
 
 def tiny_student(**parts: Any) -> TinyStudent:

@@ -1,0 +1,105 @@
+"""Encoders of students: timm's feature extractors, and one of our own that begins with patches.
+
+MobileNetV4's inverted bottlenecks: Qin et al. 2024. Patches as a stem: Dosovitskiy et al. 2021; a convolution whose
+stride is its kernel is space-to-depth and a pointwise convolution in one, and stays in every delegate.
+"""
+
+import re
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.errors import UserError
+from models.torch_setup import import_timm
+
+PATCHES = re.compile(r"patches(?P<patch>\d+)(?P<widths>(?:_\d+)+)")
+
+
+def conv_bn(
+    inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, activate: bool = True
+) -> nn.Sequential:
+    """Convolution, BatchNorm and, if asked, ReLU6; keeps the spatial size but for the stride."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    if activate:
+        layers.append(nn.ReLU6(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class InvertedBlock(nn.Module):
+    """Depthwise 3x3, to twice the channels, back; added to what came in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = conv_bn(channels, channels, kernel=3, groups=channels, activate=False)
+        self.expand = conv_bn(channels, 2 * channels)
+        self.project = conv_bn(2 * channels, channels, activate=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) -> (B,C,h,w)."""
+        out: Tensor = x + self.project(self.expand(self.depthwise(x)))
+        return out
+
+
+class PatchEncoder(nn.Module):
+    """Features at 1/patch, 1/2patch, ... of the size, one inverted block at the finest and two at each other level."""
+
+    def __init__(self, patch: int, widths: list[int], in_channels: int) -> None:
+        super().__init__()
+        from timm.models import FeatureInfo
+
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], patch, patch, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU6(inplace=True),
+        )
+        self.levels = nn.ModuleList([nn.Sequential(InvertedBlock(widths[0]))])
+        for before, width in pairwise(widths):
+            down = conv_bn(before, width, kernel=3, stride=2)
+            self.levels.append(nn.Sequential(down, InvertedBlock(width), InvertedBlock(width)))
+        about = [
+            {"num_chs": width, "reduction": patch << level, "module": f"levels.{level}"}
+            for level, width in enumerate(widths)
+        ]
+        self.feature_info = FeatureInfo(about, tuple(range(len(widths))))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B,3,H,W) -> features, the finest first."""
+        x = self.stem(x)
+        found = []
+        for level in self.levels:
+            x = level(x)
+            found.append(x)
+        return found
+
+
+def make_encoder(name: str, in_channels: int) -> Any:
+    """The encoder of that name: `patchesP_C1_C2_...` is ours, for patches of PxP; all others are timm's.
+
+    Its `feature_info` tells channels() and reduction() of what it returns, as timm's do.
+    """
+    import_timm()
+    ours = PATCHES.fullmatch(name)
+    if ours:
+        widths = [int(width) for width in ours["widths"].split("_")[1:]]
+        return PatchEncoder(int(ours["patch"]), widths, in_channels)
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise UserError(f"architecture.encoder: timm has no model {name!r}; near: {near}; ours are patchesP_C1_C2...")
+    encoder = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels)
+    replace_relu(encoder)
+    return encoder
+
+
+def replace_relu(module: nn.Module) -> None:
+    """Put ReLU6 in the place of every ReLU below `module`: bounded activations quantise better."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, nn.ReLU6(inplace=True))
+        else:
+            replace_relu(child)

@@ -1,0 +1,128 @@
+"""Students of one effect beside each other: what they take, how fast and how good they are, and which nothing beats.
+
+Used by tasks/variants.py and tasks/architectures.py, which make them: a folder each, with student/ and exported/.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from tasks.charts import pareto_png
+from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
+from tasks.params import Benchmark, Params
+
+PRECISIONS = ("fp32", "int8")
+SHOWN = ("explained_effect", "sharpness_ratio", "ms_ssim", "psnr_db")
+LITERT, LITERT_2, ONNX = "litert_ms", "litert_2_threads_ms", "onnx_ms"
+FORMS = {LITERT: ("litert", "tflite", 1), LITERT_2: ("litert", "tflite", 2), ONNX: ("onnx", "onnx", 1)}
+HEADINGS = (
+    "student | precision | parameters | MMAC | KiB | LiteRT ms | 2 threads | ONNX ms | explained effect | sharpness | "
+    "MS-SSIM | PSNR dB | front"
+)
+Row = dict[str, Any]
+
+
+def export_student(folder: Path, pairs: Path, params: Params) -> None:
+    """Make exported/ beside a student/ that has just been trained, and drop the training's checkpoint."""
+    from tasks.quantise import export
+
+    if not (folder / "pairs").exists():
+        (folder / "pairs").symlink_to(pairs.resolve())
+    export(folder, params.quantise, sizes=[], threads=params.train.threads)
+    (folder / "checkpoint.safetensors").unlink()
+
+
+def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
+    """Figures of one student's LiteRT files on the test pairs, by precision, and what it takes."""
+    import torch
+
+    from models.exportability import mega_macs
+    from models.students import load_student
+    from tasks.quality import measure_all, open_file, pooled, read_pairs, rounded
+
+    inputs, targets = read_pairs(pairs, "test")
+    files = {precision: folder / "exported" / f"student.{precision}.tflite" for precision in PRECISIONS}
+    with torch.inference_mode():
+        columns = measure_all({key: open_file(file, "litert") for key, file in files.items()}, inputs, targets, {})
+    return {
+        "parameters": read_json(folder / "student" / "student.json")["parameters"],
+        "mmac": round(mega_macs(load_student(folder / "student"), size), 1),
+        "bytes": {precision: file.stat().st_size for precision, file in files.items()},
+        "quality": {precision: rounded(pooled(column)) for precision, column in columns.items()},
+    }
+
+
+def timed(exported: Mapping[str, Path], settings: Benchmark) -> dict[str, dict[str, dict[str, float]]]:
+    """p50 of one picture in ms, by student, precision and form; all files of the folders in turn, round by round."""
+    from models.runtimes import open_model
+    from tasks.timing import interleaved
+
+    keys = list(itertools.product(exported, PRECISIONS, FORMS))
+    models = []
+    for name, precision, form in keys:
+        runtime, suffix, threads = FORMS[form]
+        models.append(open_model(exported[name] / f"student.{precision}.{suffix}", runtime, threads))
+    rows = interleaved(models, warmup=settings.warmup, runs=settings.runs)
+    found: dict[str, dict[str, dict[str, float]]] = {
+        name: {precision: {} for precision in PRECISIONS} for name in exported
+    }
+    for (name, precision, form), row in zip(keys, rows.tolist(), strict=True):
+        found[name][precision][form] = round(median(row), 3)
+    return found
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Of each (cost, gain) whether no other point costs no more and gains no less (Pareto)."""
+    return [not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points) for cost, gain in points]
+
+
+def rows_of(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], times: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> list[Row]:
+    """One row a precision, the Pareto front of LiteRT's latency and explained effect marked.
+
+    `found` has what `measure` gave of each student, once for each seed that it was trained with; quality is its mean.
+    """
+    rows = []
+    for name, seeds in found.items():
+        for precision in PRECISIONS:
+            effects = [one["quality"][precision][SHOWN[0]] for one in seeds]
+            rows.append(
+                {
+                    "student": name,
+                    "precision": precision,
+                    "parameters": seeds[0]["parameters"],
+                    "mmac": seeds[0]["mmac"],
+                    "bytes": seeds[0]["bytes"][precision],
+                    **times[name][precision],
+                    **{figure: round(mean(one["quality"][precision][figure] for one in seeds), 4) for figure in SHOWN},
+                    "seeds": len(seeds),
+                    "explained_effect_sd": round(stdev(effects), 4) if len(effects) > 1 else None,
+                }
+            )
+    marks = front([(row[LITERT], row["explained_effect"]) for row in rows])
+    return [row | {"front": mark} for row, mark in zip(rows, marks, strict=True)]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = [f"| {HEADINGS} |", "|" + "---|" * len(HEADINGS.split("|"))]
+    for row in rows:
+        spread = "" if row["explained_effect_sd"] is None else f" ± {row['explained_effect_sd']:.3f}"
+        cells = [row["student"], row["precision"], f"{row['parameters']:,}", f"{row['mmac']:.0f}"]
+        cells += [f"{row['bytes'] / 1024:.0f}", *(f"{row[form]:.2f}" for form in FORMS)]
+        cells += [f"{row['explained_effect']:.3f}{spread}", f"{row['sharpness_ratio']:.2f}"]
+        cells += [f"{row['ms_ssim']:.3f}", f"{row['psnr_db']:.2f}"]
+        lines.append(f"| {' | '.join([*cells, 'yes' if row['front'] else ''])} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(out: Path, what: str, about: Mapping[str, Any], rows: Sequence[Row], title: str) -> None:
+    """Write OUT/WHAT.json, .md (the table) and .png (quality over latency), and print the table."""
+    with replacing_folder(out) as made:
+        write_json(made / f"{what}.json", {**about, "rows": list(rows)})
+        write_text(made / f"{what}.md", table(rows))
+        write_bytes(made / f"{what}.png", pareto_png(rows, title))
+    print(table(rows))
