@@ -31,7 +31,7 @@ from tasks.params import Params, Student
 from tasks.phone import MIB, on_target, phone_file
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.stage import STUDENTS, student_main
-from tasks.target import without_addresses
+from tasks.target import fastest_files, without_addresses
 
 INPUTS = Path("data/inputs/inputs.jsonl")
 CARD = "MODEL_CARD.md"
@@ -168,6 +168,7 @@ def _model_file(record: Mapping[str, Any], work: Work) -> ModelFile:
         parity=Parity.model_validate({key: record["parity"].get(key) for key in Parity.model_fields}),
         quality=_quality(work.quality["files"].get(record["file"], {})),
         high=tuple(record.get("high", ())),
+        fastest=record["file"] in fastest_files(work.benchmark["files"], work.exported["files"]).values(),
         latency=[Latency.model_validate({key: row[key] for key in Latency.model_fields if key in row}) for row in rows],
     )
 

@@ -90,6 +90,7 @@ class ModelFile(Part):
     quality: Quality
     latency: list[Latency]
     high: tuple[str, ...] = ()  # of an int8 file: layers left in float32, so that it looks the same
+    fastest: bool = False  # of its runtime on the machine that made the bundle, one thread: the one to take there
 
 
 class Document(Part):

@@ -77,6 +77,17 @@ def of_target(rows: Sequence[Json], target: str) -> list[Json]:
     return [row for row in rows if row.get("target", LOCAL) == target and row.get("provider", "wasm") == "wasm"]
 
 
+def fastest_files(rows: Sequence[Json], files: Sequence[Json]) -> dict[str, str]:
+    """The file with the least p50 on one thread of this machine, by runtime; none of a runtime that was not timed."""
+    runtimes = {one["file"]: one["runtime"] for one in files}
+    found: dict[str, Json] = {}
+    for row in of_target(rows, LOCAL):
+        runtime = runtimes[row["file"]]
+        if row["threads"] == 1 and (runtime not in found or row["p50_ms"] < found[runtime]["p50_ms"]):
+            found[runtime] = row
+    return {runtime: row["file"] for runtime, row in found.items()}
+
+
 def p90_on_target(benchmark: Json, files: Sequence[Json], target: str) -> tuple[float | None, str]:
     """The p90 in ms of the judged file on one thread of a target, and of which file; or None and why there is none."""
     file = judged_file(files, target)

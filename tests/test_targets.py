@@ -13,7 +13,7 @@ from tasks.gate import decide
 from tasks.machine_state import EnergyMeter, state
 from tasks.params import load_params
 from tasks.phone import on_target
-from tasks.target import check_target, judged_file, p90_on_target, public_names, without_addresses
+from tasks.target import check_target, fastest_files, judged_file, p90_on_target, public_names, without_addresses
 from tasks.timing import slowing
 
 FILES = [
@@ -73,6 +73,18 @@ def test_names_of_targets(name: str) -> None:
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ValueError, match="a target is local, browser, ssh:user@host"):
         check_target(name)
+
+
+def test_the_fastest_files_are_this_machines_on_one_thread() -> None:
+    rows = [
+        {"file": "litert.fp32", "target": "local", "threads": 1, "p50_ms": 5.0},
+        {"file": "litert.int8", "target": "local", "threads": 1, "p50_ms": 3.0},
+        {"file": "litert.fp32", "target": "local", "threads": 2, "p50_ms": 1.0},
+        {"file": "litert.fp32", "target": BOARD, "threads": 1, "p50_ms": 1.0},
+    ]
+    assert fastest_files(rows, FILES) == {"litert": "litert.int8"}
+    rows.append({"file": "onnx.fp32", "threads": 1, "p50_ms": 4.0})  # of before there were targets
+    assert fastest_files(rows, FILES) == {"litert": "litert.int8", "onnx": "onnx.fp32"}
 
 
 def test_the_file_that_is_judged() -> None:
