@@ -2,11 +2,11 @@
 
 Reads pairs/ of data/students/NAME and the architectures of CANDIDATES (default: tasks/architectures.yaml). Each is
 trained from scratch on the same batches with the student's own recipe, exported and quantised; all files are timed in
-turn in one process and measured on the test pairs. Writes OUT: architectures.json, architectures.md (the table) and
-architectures.png (quality over latency, the Pareto front marked). May be killed and run again: what is finished is kept
-in data/.work/NAME/architectures.
+turn in one process and measured on the test pairs. Writes OUT (default: data/architectures/NAME): architectures.json,
+architectures.md (the table) and architectures.png (quality over latency, the Pareto front marked). May be killed and
+run again: what is finished is kept in data/.work/NAME/architectures.
 
-Command: python -m tasks.architectures --student NAME --out FOLDER [--steps 600] [--seeds 0 1] [--only NAME ...]
+Command: python -m tasks.architectures --student NAME [--out FOLDER] [--steps 600] [--seeds 0 1] [--only NAME ...]
 """
 
 import argparse
@@ -24,6 +24,7 @@ from tasks.params import Architecture, Params, Student, load_params
 from tasks.pareto import export_student, measure, rows_of, timed, write
 from tasks.stage import STUDENTS, guarded, work_folder
 
+COMPARED = Path("data/architectures")
 CANDIDATES = Path(__file__).parent / "architectures.yaml"
 
 
@@ -101,7 +102,7 @@ def architectures(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tasks.architectures")
     parser.add_argument("--student", required=True, help="a name under `students:` in params.yaml, curated")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="default: data/architectures/NAME")
     parser.add_argument("--candidates", type=Path, default=CANDIDATES, help="a YAML file of architectures by name")
     parser.add_argument("--only", nargs="+", default=[], help="names in it")
     parser.add_argument("--steps", type=int, default=600, help="of training")
@@ -111,7 +112,7 @@ if __name__ == "__main__":
         "architectures",
         lambda: architectures(
             asked.student,
-            asked.out,
+            asked.out or COMPARED / asked.student,
             read_candidates(asked.candidates, asked.only),
             steps=asked.steps,
             seeds=asked.seeds,

@@ -16,127 +16,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from models.errors import UserError
-from tasks.files import check_sha256, read_json, write_json
+from tasks import bench_device as device
+from tasks.bench_lines import Goal, Line, at_least, at_most, not_measured, say
+from tasks.files import read_json, write_json
 from tasks.params import Params, Student, load_params
 from tasks.stage import STUDENTS, WORK, guarded
-from tasks.timing import interleaved
 
 RESULT = Path("data/bench.json")
 NO_OP_RUNS = 3
 TIMEOUT_S = 300
-CALIBRATION = 8  # how well int8 is calibrated does not change its latency
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One figure with its target, which is met at or beyond it."""
-
-    name: str
-    value: float | None
-    target: float
-    holds: bool
-    unit: str
-    note: str
-
-
-LATENCY = ("latency, int8 over reference fp32, LiteRT, 1 thread", 0.40, "ratio")
 TRAINING = ("training speed over the reference's", 3.0, "ratio")
 DATA_WAIT = ("data wait in a training step", 0.03, "share")
 NO_OP = ("no-op make run over no-op dvc repro", 1.5, "ratio")
 TEACHERS = 1.5  # pairs per second over the plain loop's, of each local teacher
 STYLE_NETWORK = Path("../shared/data/teachers/udnie.onnx")
 MEMORY = ("peak memory of the largest process of make run", 4.0, "GiB")
-Goal = tuple[str, float, str]  # name, target, unit
-
-
-def at_most(goal: Goal, value: float, note: str) -> Line:
-    """A figure that should be small."""
-    name, target, unit = goal
-    return Line(name=name, value=round(value, 4), target=target, holds=value <= target, unit=unit, note=note)
-
-
-def at_least(goal: Goal, value: float, note: str) -> Line:
-    """A figure that should be large."""
-    name, target, unit = goal
-    return Line(name=name, value=round(value, 4), target=target, holds=value >= target, unit=unit, note=note)
-
-
-def not_measured(goal: Goal, why: str) -> Line:
-    """A figure there is none of, which therefore does not hold."""
-    name, target, unit = goal
-    return Line(name=name, value=None, target=target, holds=False, unit=unit, note=f"not measured: {why}")
-
-
-def reference_architecture(block: Student) -> dict[str, Any]:
-    """The reference UNet with as many decoder channels as the student has."""
-    return {
-        "encoder": "mobilenetv3_small_050",
-        "decoder_channels": list(block.architecture.decoder_channels),
-        "skip": "concat",
-        "upsample": "bilinear",
-        "head": "full-resolution",
-    }
-
-
-def mega_macs(architecture: dict[str, Any], size: int) -> float:
-    """Millions of multiplications with addition that one picture takes."""
-    from models.exportability import mega_macs as of_student
-    from models.students import build_student
-
-    return of_student(build_student(architecture, size).eval(), size)
-
-
-def int8_file(name: str, block: Student, work: Path) -> tuple[Path, str]:
-    """The student's LiteRT int8 file and which weights it holds; latency is the same with random ones."""
-    folder = STUDENTS / name / "exported"
-    architecture, size = block.architecture.model_dump(), block.pairs.size
-    if (folder / "exported.json").exists():
-        record = read_json(STUDENTS / name / "student" / "student.json")
-        files = {one["file"]: one for one in read_json(folder / "exported.json")["files"]}
-        if record["architecture"] == architecture and record["size"] == size:
-            path = folder / "student.int8.tflite"
-            check_sha256(path, files[path.name]["sha256"], path.name)
-            return path, "trained weights"
-
-    import numpy as np
-
-    from models.litert import to_litert
-    from models.litert_int8 import to_litert_int8
-    from models.students import build_student
-
-    say("converting the default student, which is not trained yet")
-    samples = list(np.random.default_rng(0).random((CALIBRATION, 1, size, size, 3), dtype=np.float32))
-    path = work / "student.int8.tflite"
-    path.write_bytes(to_litert_int8(to_litert(build_student(architecture, size).eval(), size), samples, 1))
-    return path, "random weights"
-
-
-def latency(params: Params, name: str, block: Student, work: Path) -> list[Line]:
-    """p50 of the default student, LiteRT int8, over the reference's, LiteRT float32; one thread each, in turn."""
-    from models.litert import to_litert
-    from models.runtimes import open_model
-    from models.students import build_student
-
-    size = block.pairs.size
-    ours, weights = int8_file(name, block, work)
-    say("converting the reference UNet")
-    reference = work / "reference.fp32.tflite"
-    reference.write_bytes(to_litert(build_student(reference_architecture(block), size).eval(), size))
-    models = [open_model(path, "litert", 1) for path in (ours, reference)]
-    times = interleaved(models, warmup=params.benchmark.warmup, runs=params.benchmark.runs)
-    ours_ms, reference_ms = (median(row) for row in times.tolist())
-    macs = [mega_macs(one, size) for one in (block.architecture.model_dump(), reference_architecture(block))]
-    note = (
-        f"{ours_ms:.2f} ms ({macs[0]:.0f} MMAC, {weights}) over {reference_ms:.2f} ms ({macs[1]:.0f} MMAC), "
-        f"p50 of {times.shape[1]}"
-    )
-    return [at_most(LATENCY, ours_ms / reference_ms, note)]
 
 
 def training(params: Params, name: str, block: Student, work: Path) -> list[Line]:
@@ -228,11 +128,6 @@ def measured(goals: tuple[Goal, ...], work: Callable[[], list[Line]]) -> list[Li
         return [not_measured(goal, " ".join(str(error).split())) for goal in goals]
 
 
-def say(line: str) -> None:
-    """Show what is being done."""
-    print(f"bench: {line}", file=sys.stderr, flush=True)
-
-
 def show(lines: list[Line]) -> None:
     """Print the table."""
     from rich.console import Console
@@ -255,7 +150,11 @@ def bench() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         lines = [
-            *measured((LATENCY,), lambda: latency(params, name, block, work)),
+            *measured((device.LATENCY,), lambda: device.latency(params, name, block, work)),
+            *measured(device.FILES, lambda: device.files(params, name)),
+            *measured(device.FIDELITY, lambda: device.fidelity(name)),
+            *measured((device.FRAME,), lambda: device.frames(name)),
+            *measured(device.QUALITY, lambda: device.quality(name)),
             *measured((TRAINING, DATA_WAIT), lambda: training(params, name, block, work)),
             *measured((("teachers over the plain loop", TEACHERS, "ratio"),), lambda: teachers(params, work)),
             *measured((NO_OP,), lambda: no_op(name)),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.bench import reference_architecture
+from tasks.bench_device import reference_architecture
 from tasks.params import Student
 
 Pictures = npt.NDArray[np.uint8]

@@ -7,7 +7,7 @@ from test_train import write_repository
 
 from models.errors import UserError
 from tasks.architectures import CANDIDATES, architectures, read_candidates
-from tasks.bench import reference_architecture
+from tasks.bench_device import reference_architecture
 from tasks.files import read_json
 from tasks.params import Architecture, load_params
 from tasks.pareto import FORMS
