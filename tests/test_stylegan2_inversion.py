@@ -160,8 +160,10 @@ def test_a_text_by_optimisation(generator: Generator, clip: Clip) -> None:
     likeness = [float((clip.pictures(edit(generator, w, strength)) @ text).mean()) for strength in (0.0, 0.5, 1.0)]
     assert likeness[0] < likeness[1] < likeness[2]
     torch.testing.assert_close(edit(generator, w, 0.0), generator(w))
-    # Adam makes much of the last bits, so alike and no more.
-    assert apart(edit(generator, w[1:], 1.0)[0], edit(generator, w, 1.0)[1]) < 1e-3
+    # Each picture for itself. A few steps: in many, Adam makes much of the last bits.
+    short = replace(edit, steps=3)
+    together = short(generator, w, 1.0)[1]
+    assert apart(short(generator, w[1:], 1.0)[0], together) < 0.01 * apart(together, generator(w)[1])
     bound = LatentOptimisation(clip=clip, text=text, steps=30, learning_rate=0.1, stay=10.0)
     assert apart(bound(generator, w, 1.0), generator(w)) < apart(edit(generator, w, 1.0), generator(w))
 
