@@ -28,10 +28,10 @@ from tasks.manifest import (
     verify_bundle,
 )
 from tasks.params import Params, Student
-from tasks.phone import MIB, on_target, phone_file
+from tasks.phone import MIB, on_target
 from tasks.records import Input, Verdict, read_made, read_records
 from tasks.stage import STUDENTS, student_main
-from tasks.target import fastest_files, without_addresses
+from tasks.target import fastest_files, judged_file, without_addresses
 
 INPUTS = Path("data/inputs/inputs.jsonl")
 CARD = "MODEL_CARD.md"
@@ -111,7 +111,7 @@ def find_evidence(work: Work, target: str) -> Evidence:
     evidence = Evidence.from_json(found)
     if (evidence.pairs, evidence.teacher) != (work.pairs["digest"], work.pairs["teacher"]):
         raise UserError("report/quality.json was measured on other pairs than those of pairs/: run dvc repro evaluate")
-    phone = phone_file(work.exported["files"])
+    phone = judged_file(work.exported["files"])
     return replace(
         on_target(evidence, work.benchmark, work.exported["files"], target),
         shipped_sha256=sha256_bytes(work.models[phone["file"]]),

@@ -17,12 +17,11 @@ from tasks.files import read_json, read_jsonl, sha256_file
 from tasks.gate import RuleResult
 from tasks.gate_table import cell, row
 from tasks.params import Params, Student
-from tasks.phone import phone_file
 from tasks.quality import TORCH
 from tasks.records import SPLITS
 from tasks.rules import explained_low, worst_slice
 from tasks.stage import STUDENTS, work_folder
-from tasks.target import LOCAL, public_names, without_addresses
+from tasks.target import LOCAL, judged_file, public_names, without_addresses
 
 INPUTS = Path("data/inputs")
 BANDS = ("best", "median", "worst")  # of the report's pictures, by the student's own explained effect
@@ -237,7 +236,7 @@ def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
     evidence = Evidence.from_json(quality["evidence"])
     pairs = read_json(folder / "pairs" / "pairs.json")
     _, exported, whose = _exported(name)
-    phone = phone_file(exported["files"])["file"]
+    phone = judged_file(exported["files"])["file"]
     of_phone = quality["files"][phone] | {"flicker": evidence.flicker, "structure_kept": evidence.structure_kept}
     of_phone |= {"explained_low": explained_low(evidence).value, "worst_slice": worst_slice(evidence).value}
     others = {whose[file]: found for file, found in quality["files"].items() if file != phone}

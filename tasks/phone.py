@@ -11,15 +11,9 @@ from typing import Any
 from tasks.evidence import Evidence
 from tasks.quality import BATCH, COLOUR_AFFINE, DIGITS, Columns, Floats, Model, Pictures, Work, checked, pooled, rounded
 from tasks.slices import by_photo, halves
-from tasks.target import LOCAL, of_target, p90_on_target
+from tasks.target import LOCAL, judged_file, of_target, p90_on_target
 
 MIB = 2**20
-
-
-def phone_file(files: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The file a phone runs: int8 LiteRT, or the first there is."""
-    wanted = [record for record in files if (record["runtime"], record["precision"]) == ("litert", "int8")]
-    return (wanted or files)[0]
 
 
 def student_evidence(
@@ -34,7 +28,7 @@ def student_evidence(
     one thread, if it was this file's.
     """
     files = work.exported["files"]
-    phone = phone_file(files)
+    phone = judged_file(files)
     evidence = picture_evidence(phone["file"], models[phone["file"]], columns[phone["file"]], work)
     timed = of_target(work.benchmark["files"], LOCAL)
     rows = [one for one in timed if one["sha256"] == phone["sha256"] and one["threads"] == 1]

@@ -287,7 +287,7 @@ def part_rows(gate: Json, inputs: Sequence[Input]) -> list[dict[str, Any]]:
 
 def headline(evidence: Evidence, speed: Sequence[Json]) -> dict[str, Any]:
     """The file a phone would run (int8 LiteRT where there is one) and its latency on the fewest threads."""
-    # As tasks.phone.phone_file, but for a student without one.
+    # As tasks.target.judged_file, but for a student without one.
     order = [(runtime, precision) for runtime in ("litert", "onnx") for precision in ("int8", "fp32", "fp16", "w8a16")]
     file = min(evidence.exported["files"], key=lambda one: order.index((one["runtime"], one["precision"])))
     runs = [run for run in speed if run["file"] == file["file"]]  # this machine's first

@@ -66,7 +66,7 @@ def file_row(record: Json, target: str, threads: int, figures: Json) -> dict[str
     return {**kept, "target": target, "threads": threads, **figures}
 
 
-def judged_file(files: Sequence[Json], target: str) -> Json:
+def judged_file(files: Sequence[Json], target: str = LOCAL) -> Json:
     """The file that a target runs: int8 LiteRT, or the first; in a browser float32 ONNX, where int8 gains nothing."""
     wanted = ("onnx", "fp32") if target == BROWSER else ("litert", "int8")
     return next((one for one in files if (one["runtime"], one["precision"]) == wanted), files[0])

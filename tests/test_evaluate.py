@@ -13,7 +13,7 @@ from tiny_onnx import affine_bytes, graph_bytes
 
 from models.errors import UserError
 from tasks import evaluate as stage
-from tasks import phone, quality, slices
+from tasks import quality, slices
 from tasks.evidence import SLICES, Evidence
 from tasks.files import sha256_bytes, sha256_file, write_json, write_jsonl
 from tasks.params import load_params
@@ -222,16 +222,6 @@ def test_latency_of_another_file_is_not_taken(made: Path, tmp_path: Path) -> Non
     write_json(folder / "benchmark/benchmark.json", benchmark)
     run(tmp_path)
     assert read_quality(folder)["evidence"]["p90_ms"] is None
-
-
-def test_the_phones_file() -> None:
-    files = [
-        {"file": f"{runtime}-{precision}", "runtime": runtime, "precision": precision}
-        for runtime in ("onnx", "litert")
-        for precision in ("fp32", "int8")
-    ]
-    assert phone.phone_file(files)["file"] == "litert-int8"
-    assert phone.phone_file(files[:3])["file"] == "onnx-fp32"
 
 
 def test_equal_inputs_are_all_in_the_lower_half() -> None:

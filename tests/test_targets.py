@@ -90,6 +90,7 @@ def test_the_fastest_files_are_this_machines_on_one_thread() -> None:
 def test_the_file_that_is_judged() -> None:
     assert judged_file(FILES, "local")["file"] == "litert.int8"
     assert judged_file(FILES, "browser")["file"] == "onnx.fp32"
+    assert judged_file(FILES[2:])["file"] == "onnx.fp32"  # the first, where there is no int8 LiteRT
 
 
 @pytest.mark.parametrize(
