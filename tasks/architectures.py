@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from models.errors import UserError
 from tasks.files import read_json, sha256_file, sha256_json
 from tasks.params import Architecture, Params, Student, load_params
-from tasks.pareto import export_student, measure, rows_of, timed, write
+from tasks.pareto import compare, export_student
 from tasks.stage import STUDENTS, guarded, work_folder
 
 COMPARED = Path("data/architectures")
@@ -91,12 +91,10 @@ def architectures(
             train = block.train.model_copy(update={"steps": steps, "seed": seed})
             one = block.model_copy(update={"architecture": architecture, "train": train})
             folders.setdefault(label, []).append(make(params, name, one))
-    pairs, size = STUDENTS / name / "pairs", block.pairs.size
-    found = {label: [measure(folder, pairs, size) for folder in made] for label, made in folders.items()}
-    rows = rows_of(found, timed({label: made[0] / "exported" for label, made in folders.items()}, params.benchmark))
-    about = {"student": name, "steps": steps, "seeds": list(seeds)}
+    about = {"steps": steps, "seeds": list(seeds)}
     about["architectures"] = {label: one.model_dump() for label, one in candidates.items()}
-    write(out, "architectures", about, rows, f"Architectures after {steps} steps")
+    title = f"Architectures after {steps} steps"
+    compare(out, "architectures", title, folders, about=about, params=params, name=name)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,24 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from tasks.charts import pareto_png
+import numpy as np
+
+from tasks.charts import pareto_png, sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
+from tasks.machine_state import machine
 from tasks.params import Benchmark, Params
+from tasks.stage import STUDENTS
 
 PRECISIONS = ("fp32", "int8")
 SHOWN = ("explained_effect", "sharpness_ratio", "ms_ssim", "psnr_db")
 LITERT, LITERT_2, ONNX = "litert_ms", "litert_2_threads_ms", "onnx_ms"
 FORMS = {LITERT: ("litert", "tflite", 1), LITERT_2: ("litert", "tflite", 2), ONNX: ("onnx", "onnx", 1)}
 HEADINGS = (
-    "student | precision | parameters | MMAC | KiB | LiteRT ms | 2 threads | ONNX ms | explained effect | sharpness | "
-    "MS-SSIM | PSNR dB | front"
+    *("student", "precision", "parameters", "MMAC", "KiB", "LiteRT ms", "2 threads", "ONNX ms"),
+    *("explained effect", "sharpness", "MS-SSIM", "PSNR dB", "front"),
 )
+TEMPLATE = Path(__file__).with_name("pareto.html")
+PICTURES = 3  # test pictures that are shown
 Row = dict[str, Any]
 
 
@@ -106,23 +112,68 @@ def rows_of(
     return [row | {"front": mark} for row, mark in zip(rows, marks, strict=True)]
 
 
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row's values as they are shown, by HEADINGS."""
+    spread = "" if row["explained_effect_sd"] is None else f" ± {row['explained_effect_sd']:.3f}"
+    shown = [row["student"], row["precision"], f"{row['parameters']:,}", f"{row['mmac']:.0f}"]
+    shown += [f"{row['bytes'] / 1024:.0f}", *(f"{row[form]:.2f}" for form in FORMS)]
+    shown += [f"{row['explained_effect']:.3f}{spread}", f"{row['sharpness_ratio']:.2f}"]
+    return [*shown, f"{row['ms_ssim']:.3f}", f"{row['psnr_db']:.2f}", "yes" if row["front"] else ""]
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    lines = [f"| {HEADINGS} |", "|" + "---|" * len(HEADINGS.split("|"))]
-    for row in rows:
-        spread = "" if row["explained_effect_sd"] is None else f" ± {row['explained_effect_sd']:.3f}"
-        cells = [row["student"], row["precision"], f"{row['parameters']:,}", f"{row['mmac']:.0f}"]
-        cells += [f"{row['bytes'] / 1024:.0f}", *(f"{row[form]:.2f}" for form in FORMS)]
-        cells += [f"{row['explained_effect']:.3f}{spread}", f"{row['sharpness_ratio']:.2f}"]
-        cells += [f"{row['ms_ssim']:.3f}", f"{row['psnr_db']:.2f}"]
-        lines.append(f"| {' | '.join([*cells, 'yes' if row['front'] else ''])} |")
-    return "\n".join(lines) + "\n"
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def write(out: Path, what: str, about: Mapping[str, Any], rows: Sequence[Row], title: str) -> None:
-    """Write OUT/WHAT.json, .md (the table) and .png (quality over latency), and print the table."""
+def samples(exported: Mapping[str, Path], pairs: Path) -> bytes:
+    """A PNG of some test pictures: input, teacher, and what each student's LiteRT int8 file makes of it."""
+    from tasks.quality import open_file, read_pairs
+
+    inputs, targets = read_pairs(pairs, "test")
+    rows = np.unique(np.linspace(0, len(inputs) - 1, num=min(PICTURES, len(inputs))).round().astype(int))
+    columns = {"input": inputs[rows], "teacher": targets[rows]}
+    for name, folder in exported.items():
+        made = open_file(folder / "student.int8.tflite", "litert")(inputs[rows])
+        columns[name] = np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8)
+    sheet = {str(place + 1): {name: column[place] for name, column in columns.items()} for place in range(len(rows))}
+    return sample_sheet(sheet, {name: name for name in columns})
+
+
+def page(what: str, title: str, about: str, rows: Sequence[Row]) -> str:
+    """index.html as text."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    shown = [{"front": row["front"], "cells": cells(row)} for row in rows]
+    template = environment.from_string(TEMPLATE.read_text())
+    return template.render(what=what, title=title, about=about, headings=HEADINGS, rows=shown)
+
+
+def compare(
+    out: Path,
+    what: str,
+    title: str,
+    folders: Mapping[str, Sequence[Path]],
+    *,
+    about: Mapping[str, Any],
+    params: Params,
+    name: str,
+) -> None:
+    """Measure students of the effect `name`, each in a folder a seed, and write OUT.
+
+    OUT holds WHAT.json, WHAT.md (the table), WHAT.png (quality over latency), samples.png and index.html.
+    """
+    pairs, size = STUDENTS / name / "pairs", params.student(name).pairs.size
+    found = {label: [measure(folder, pairs, size) for folder in made] for label, made in folders.items()}
+    exported = {label: made[0] / "exported" for label, made in folders.items()}
+    rows = rows_of(found, timed(exported, params.benchmark))
+    words = f"Effect {name}; {about['steps']} steps of training each; {machine()['cpu']}."
     with replacing_folder(out) as made:
-        write_json(made / f"{what}.json", {**about, "rows": list(rows)})
+        write_json(made / f"{what}.json", {"student": name, **about, "machine": machine(), "rows": rows})
         write_text(made / f"{what}.md", table(rows))
         write_bytes(made / f"{what}.png", pareto_png(rows, title))
+        write_bytes(made / "samples.png", samples(exported, pairs))
+        write_text(made / "index.html", page(what, title, words, rows))
     print(table(rows))

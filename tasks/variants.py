@@ -16,7 +16,7 @@ from pathlib import Path
 from models.errors import UserError
 from tasks.files import read_json, sha256_file, sha256_json
 from tasks.params import Compress, Params, Student, load_params
-from tasks.pareto import export_student, measure, rows_of, timed, write
+from tasks.pareto import compare, export_student
 from tasks.stage import STUDENTS, guarded, work_folder
 
 
@@ -68,9 +68,9 @@ def variants(name: str, out: Path, *, steps: int, rate: float, prunes: list[floa
         label = named(prune, energy)
         print(f"variants: {label}", file=sys.stderr)
         folders[label] = make(params, name, block.model_copy(update={"compress": cut}), steps, rate)
-    found = {label: [measure(one, STUDENTS / name / "pairs", block.pairs.size)] for label, one in folders.items()}
-    rows = rows_of(found, timed({label: one / "exported" for label, one in folders.items()}, params.benchmark))
-    write(out, "variants", {"student": name, "steps": steps}, rows, "Variants at equal training")
+    made = {label: [folder] for label, folder in folders.items()}
+    title = "Variants at equal training"
+    compare(out, "variants", title, made, about={"steps": steps}, params=params, name=name)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,10 @@ def test_two_tiny_ones_with_two_seeds(tmp_path: Path, repository: Path, monkeypa
     assert all(row["seeds"] == 2 and row["explained_effect_sd"] > 0 for row in rows)
     assert rows[0]["mmac"] < rows[2]["mmac"] and all(row[form] > 0 for row in rows for form in FORMS)
     assert told["architectures"]["early"]["encoder"] == "patches4_8_16"
-    assert (tmp_path / "out" / "architectures.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("architectures.png", "samples.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<tr") == 1 + len(rows) and '<img src="architectures.png"' in page
     assert (tmp_path / "out" / "architectures.md").read_text().count("\n") == 6
 
     made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/architectures").rglob("*.tflite")}

@@ -39,8 +39,8 @@ def write_repository(folder: Path, repository: Path, **settings: Any) -> None:
     shutil.copytree(repository / "models" / "start", folder / "models" / "start")
     pairs = folder / "data/students/oil/pairs"
     pairs.mkdir(parents=True)
-    for split, count in (("train", 4), ("val", 1), ("test", 1)):
-        inputs = np.stack([scene(seed, 64, 64) for seed in range(count)])
+    for split, seeds in (("train", range(4)), ("val", (4,)), ("test", (5,))):
+        inputs = np.stack([scene(seed, 64, 64) for seed in seeds])
         np.save(pairs / f"{split}.inputs.npy", inputs)
         np.save(pairs / f"{split}.targets.npy", 255 - inputs)
     files = {path.name: sha256_file(path) for path in pairs.glob("*.npy")}

@@ -55,7 +55,10 @@ def test_variants_of_a_tiny_student(tmp_path: Path, repository: Path, monkeypatc
     assert rows[2]["mmac"] < 0.6 * rows[0]["mmac"]
     assert rows[3]["bytes"] < rows[1]["bytes"]
     assert any(row["front"] for row in rows)
-    assert (tmp_path / "out" / "variants.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("variants.png", "samples.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<tr") == 1 + len(rows) and '<img src="variants.png"' in page
     assert (tmp_path / "out" / "variants.md").read_text().count("\n") == 6
 
     made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/variants").rglob("*.tflite")}
