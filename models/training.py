@@ -24,6 +24,15 @@ from models.errors import UserError
 from models.losses import total
 
 Line = dict[str, Any]
+# (student, inputs, targets, weights of the losses) -> the loss and its unweighted parts by name
+Objective = Callable[[nn.Module, Tensor, Tensor, Mapping[str, float]], tuple[Tensor, dict[str, Tensor]]]
+
+
+def imitate(
+    student: nn.Module, inputs: Tensor, targets: Tensor, weights: Mapping[str, float]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The losses between what the student makes of the inputs and the teacher's pictures."""
+    return total(student(inputs), targets, weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,7 @@ class Recipe:
     losses: Mapping[str, float]
     checkpoint_every: int
     validate_every: int
+    objective: Objective = imitate
 
 
 @dataclass(slots=True)
@@ -98,13 +108,13 @@ def train_step(training: Training, batch: tuple[Tensor, Tensor], recipe: Recipe,
         group["lr"] = learning_rate(training.step, recipe)
     inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
     with accelerator.autocast():
-        loss, parts = total(training.student(inputs), targets, recipe.losses)
+        loss, parts = recipe.objective(training.student, inputs, targets, recipe.losses)
     value = loss.item()
     if not math.isfinite(value):
         found = ", ".join(f"{name} {part.item():.3g}" for name, part in parts.items())
         raise UserError(
-            f"the loss is {value} at step {training.step} ({found}): lower train.learning_rate, or look for "
-            "broken pairs (dvc repro curate)"
+            f"the loss is {value} at step {training.step} ({found}): lower train.learning_rate (after it, "
+            "compress.recovery_rate or quantise_aware.rate), or look for broken pairs (dvc repro curate)"
         )
     accelerator.backward(loss)
     training.optimizer.step()

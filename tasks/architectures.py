@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from models.errors import UserError
-from tasks.files import read_json, sha256_file, sha256_json
+from tasks.files import read_json, sha256_json
 from tasks.params import Architecture, Params, Student, load_params
 from tasks.pareto import compare, export_student
 from tasks.stage import STUDENTS, guarded, work_folder
@@ -53,12 +53,11 @@ def make(params: Params, name: str, block: Student) -> Path:
     """The folder with student/ and exported/ of one architecture and seed; made if it is not there yet."""
     from accelerate.utils import set_seed
 
-    import models
     from models.students import build_student
-    from tasks.train import CODE, learn, make_recipe, publish
+    from tasks.train import CODE, digests, learn, make_recipe, publish
 
     pairs = STUDENTS / name / "pairs"
-    code = {file: sha256_file(Path(models.__path__[0]) / file) for file in CODE}
+    code = digests(CODE)
     work = {"architecture": block.architecture.model_dump(), "train": block.train.model_dump(), "code": code}
     work |= {"pairs": read_json(pairs / "pairs.json")["digest"], "quantise": params.quantise.model_dump()}
     folder = work_folder(name) / "architectures" / sha256_json(work)[:16]

@@ -228,6 +228,14 @@ class Compress(Section):
         return self
 
 
+class QuantiseAware(Section):
+    """Training with int8's rounding in it (models/quantise_aware.py), after all other training."""
+
+    steps: Count  # with the same losses and batches; 0 leaves it out
+    rate: PositiveFloat  # its learning rate, over the training's
+    weight: Weight  # of the squared distance between the rounded picture and the float one, beside the losses
+
+
 class Gate(Section):
     """What a student must reach, and what it must reach against the champion; see tasks/gate.py."""
 
@@ -267,6 +275,7 @@ class Student(Section):
     init: str  # a folder with student.json and, unless it says scratch, weights.safetensors
     train: Train
     compress: Compress
+    quantise_aware: QuantiseAware
     gate: Gate
     distil_anyway: bool  # even if the teacher itself keeps to the gate's latency and size (tasks/need.py)
     approval: bool  # a person says yes (understudy promote) before a student that passed the gate is promoted

@@ -2,13 +2,14 @@
 
 Reads data/students/NAME/pairs and the start weights in `init`; writes data/students/NAME/student
 (weights.safetensors, student.json, curve.jsonl). Where the block's `compress` says so, the trained student is then cut
-(models/compression.py) and trained again; the curve goes on. Resume checkpoints lie under data/.work/NAME, named by a
+(models/compression.py) and trained again; where `quantise_aware` does, it is trained on with int8's rounding in it
+(models/quantise_aware.py). The curve goes on. Resume checkpoints lie under data/.work/NAME, named by a
 digest of everything that decides the result, so a checkpoint is never taken for another run's.
 
     python -m tasks.train --student oil
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from models.training import Line, Recipe, Training
 
 CODE = ("batches.py", "compression.py", "encoders.py", "losses.py", "students.py", "training.py")  # as in dvc.yaml
+ROUNDING_CODE = ("equalise.py", "litert.py", "litert_int8.py", "quantise_aware.py")  # besides, where it is asked for
+SEEN = 32  # whole pictures, on which a student that learns to be rounded has its ranges and statistics measured
 
 
 def train(params: Params, name: str, block: Student) -> None:
@@ -54,7 +57,7 @@ def train(params: Params, name: str, block: Student) -> None:
         "train": block.train.model_dump(),
         "shared": params.train.model_dump(),
         # Without the code, a changed loss would be handed the old one's finished checkpoint.
-        "code": {name: sha256_file(Path(models.__path__[0]) / name) for name in CODE},
+        "code": digests(CODE),
     }
     recipe = make_recipe(params, block)
     begun, ranks = first(block)
@@ -64,7 +67,11 @@ def train(params: Params, name: str, block: Student) -> None:
         ranks = compress(student, block)
         checkpoint = own_checkpoint(work_folder(name), "recover", cut)
         student, recovery = learn(name, block, student, recovery_recipe(recipe, block), checkpoint)
-        curve = curve + [line | {"step": recipe.steps + line["step"]} for line in recovery]
+        curve = going_on(curve, recovery)
+    if block.quantise_aware.steps:
+        more = {"compress": block.compress.model_dump(), "quantise_aware": block.quantise_aware.model_dump()}
+        checkpoint = own_checkpoint(work_folder(name), "round", work | more | {"rounding": digests(ROUNDING_CODE)})
+        curve = going_on(curve, learn_rounded(params, name, block, student, recipe, checkpoint))
     record = {
         "architecture": block.architecture.model_dump(),
         "size": block.pairs.size,
@@ -74,11 +81,22 @@ def train(params: Params, name: str, block: Student) -> None:
         "init": start,
         "train": block.train.model_dump(),
         "compress": block.compress.model_dump(),
+        "quantise_aware": block.quantise_aware.model_dump(),
         "ranks": ranks,
         "final": curve[-2]["losses"],
         "val": {key: value for key, value in curve[-1].items() if key != "step"},
     }
     publish(STUDENTS / name / "student", student, record, curve)
+
+
+def digests(files: Sequence[str]) -> dict[str, str]:
+    """The sha256 of each of these files of models/."""
+    return {name: sha256_file(Path(models.__path__[0]) / name) for name in files}
+
+
+def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":
+    """A curve with that of the training after it, whose steps are counted on."""
+    return curve + [line | {"step": curve[-1]["step"] + line["step"]} for line in more]
 
 
 def check_pairs(folder: Path, block: Student) -> dict[str, Any]:
@@ -174,6 +192,34 @@ def recovery_recipe(recipe: "Recipe", block: Student) -> "Recipe":
     """The training's recipe for the steps after the cut."""
     rate = recipe.learning_rate * block.compress.recovery_rate
     return replace(recipe, steps=block.compress.recovery_steps, learning_rate=rate)
+
+
+def learn_rounded(
+    params: Params, name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path
+) -> "list[Line]":
+    """Train a student on in place, rounded as in int8; returns the curve. Converts it first, half a minute."""
+    from models.batches import Batches, open_pairs
+    from models.litert import to_litert
+    from models.litert_int8 import equalised, find_layers
+    from models.quantise_aware import objective, rounded, settle
+
+    pairs = open_pairs(STUDENTS / name / "pairs", "train")
+    seen, _ = Batches(*pairs, batch_size=SEEN, crop=block.pairs.size, seed=block.train.seed).batch(0)
+    samples = [picture[None].permute(0, 2, 3, 1).numpy() for picture in seen]
+    print("train: converting the student, to round it as the int8 file will")
+    content = to_litert(student, block.pairs.size)
+    layers = find_layers(content, [name for name, _ in student.named_modules()])
+    _, rescaled = equalised(content, samples, params.train.threads, layers)
+    settings = block.quantise_aware
+    tuned = replace(
+        recipe,
+        steps=settings.steps,
+        learning_rate=recipe.learning_rate * settings.rate,
+        objective=objective(settings.weight),
+    )
+    trained, curve = learn(name, block, rounded(student, seen, rescaled), tuned, checkpoint)
+    settle(student, trained, (seen[start : start + 8] for start in range(0, SEEN, 8)))
+    return curve
 
 
 def make_recipe(params: Params, block: Student) -> "Recipe":

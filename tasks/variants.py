@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from models.errors import UserError
-from tasks.files import read_json, sha256_file, sha256_json
+from tasks.files import read_json, sha256_json
 from tasks.params import Compress, Params, Student, load_params
 from tasks.pareto import compare, export_student
 from tasks.stage import STUDENTS, guarded, work_folder
@@ -28,15 +28,14 @@ def named(prune: float, low_rank: float) -> str:
 
 def make(params: Params, name: str, block: Student, steps: int, rate: float) -> Path:
     """The folder of one variant with student/ and exported/; made if it is not there yet."""
-    import models
     from models.students import load_student
-    from tasks.train import CODE, compress, learn, make_recipe, publish, recovery_recipe
+    from tasks.train import CODE, compress, digests, learn, make_recipe, publish, recovery_recipe
 
     cut = block.compress.model_copy(update={"recovery_steps": steps, "recovery_rate": rate})
     block = block.model_copy(update={"compress": cut})
     source = STUDENTS / name / "student"
     record = read_json(source / "student.json")
-    code = {file: sha256_file(Path(models.__path__[0]) / file) for file in CODE}
+    code = digests(CODE)
     work = {"student": record["weights_sha256"], "compress": cut.model_dump(), "train": block.train.model_dump()}
     key = sha256_json(work | {"pairs": record["pairs"], "code": code})[:16]
     folder = work_folder(name) / "variants" / key

@@ -1,0 +1,214 @@
+"""Training with int8's rounding in it: rounded as the int8 file rounds, off by default, whole after a kill."""
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_train import STUDENT, write_repository
+from tiny_student import SIZE, TinyStudent, tiny_student
+
+from models.equalise import Rescaled
+from models.errors import UserError
+from models.litert import to_litert
+from models.litert_int8 import LiteRtQuantiser
+from models.quantise_aware import Rounded, rounded, settle
+from models.students import load_student
+from tasks.files import read_json, read_jsonl
+from tasks.params import load_params
+from tasks.quantise import opened
+from tasks.train import train
+
+
+def student_of(upsample: str) -> TinyStudent:
+    """One whose pictures reach both ends of [0,1]."""
+    student = tiny_student(upsample=upsample)
+    with torch.no_grad():
+        student.head.weight *= 16
+        student.head.bias.fill_(0.5)  # type: ignore[union-attr]
+    return student
+
+
+def pictures() -> torch.Tensor:
+    return torch.rand(6, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def nhwc(x: torch.Tensor) -> Any:
+    return x.detach().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def as_int8(made: Rounded, x: torch.Tensor) -> Any:
+    """What is made of pictures with everything rounded, those that come out too."""
+    made.train()
+    for quantiser in made.quantisers():
+        quantiser.disable_observer()
+    return nhwc(torch.fake_quantize_per_tensor_affine(made(x), 1 / 255, 0, 0, 255))
+
+
+@pytest.mark.parametrize(("upsample", "least_likeness"), [("nearest", 0.95), ("bilinear", 0.6)])
+def test_it_rounds_as_the_int8_file_does(upsample: str, least_likeness: float) -> None:
+    """The file's own error, not only its size. A bilinear resize has its input's scale there, here its own."""
+    student, x = student_of(upsample), pictures()
+    content = to_litert(student, SIZE)
+    samples = [one[None] for one in nhwc(x)]
+    quantiser = LiteRtQuantiser(content, samples, 1, [name for name, _ in student.named_modules()])
+    float_file, int8_file = (opened(one, "litert") for one in (content, quantiser.quantised()))
+    expected, found = (np.concatenate([file(one) for one in samples]) for file in (float_file, int8_file))
+    simulated = as_int8(rounded(student, x, quantiser.rescaled), x)
+    likeness = np.corrcoef((simulated - expected).ravel(), (found - expected).ravel())[0, 1]
+    assert likeness > least_likeness
+    assert 2 * ((simulated - found) ** 2).mean() < ((expected - found) ** 2).mean()
+
+
+def test_weights_have_the_files_own_scales() -> None:
+    from models.equalise import CONVOLUTIONS, Graph
+
+    student, x = student_of("bilinear"), pictures()
+    samples = [one[None] for one in nhwc(x)]
+    quantiser = LiteRtQuantiser(to_litert(student, SIZE), samples, 1, [name for name, _ in student.named_modules()])
+    graph = Graph(quantiser.quantised())
+    tensors = [
+        graph.part.tensors[operator.inputs[1]].quantization.scale
+        for kind, operator in graph.operators
+        if kind in CONVOLUTIONS
+    ]
+    made = rounded(student, x, quantiser.rescaled)
+    scales = [one.scale.numpy() for one in made.quantisers() if one.is_per_channel]
+    assert len(scales) == len(tensors) == 8
+    for theirs in tensors[:-1]:  # the head's is six times as large
+        assert any(len(ours) == len(theirs) and np.allclose(ours, theirs, rtol=1e-4) for ours in scales)
+
+
+def test_in_eval_mode_it_is_the_student() -> None:
+    student, x = student_of("bilinear"), pictures()
+    made = rounded(student, x, {})
+    torch.testing.assert_close(made.eval()(x), student(x), atol=1e-5, rtol=0)
+    assert (made.train()(x) - made.eval()(x)).abs().max() > 1e-4
+    torch.testing.assert_close(made(x[:1, :, :16, :24]), student(x[:1, :, :16, :24]), atol=1e-5, rtol=0)
+
+
+def test_validation_teaches_no_ranges() -> None:
+    made = rounded(student_of("bilinear"), pictures(), {}).eval()
+    before = copy.deepcopy(made.state_dict())
+    made(3 * pictures())
+    assert all(bool((value == before[name]).all()) for name, value in made.state_dict().items())
+
+
+def test_every_weight_learns() -> None:
+    made = rounded(student_of("bilinear"), pictures(), {})
+    made(pictures()).square().mean().backward()
+    assert not [name for name, weight in made.named_parameters() if weight.grad is None or not weight.grad.any()]
+
+
+@pytest.mark.parametrize("skip", ["add", "concat"])
+@pytest.mark.parametrize("head", ["pixel-shuffle", "full-resolution"])
+def test_what_was_learned_becomes_a_student_again(skip: str, head: str) -> None:
+    student, x = tiny_student(skip=skip, head=head), pictures()
+    made = rounded(student, x, {"encoder.down.0": Rescaled(made=np.linspace(1, 2, 16, dtype=np.float32))})
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight += 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+    kept = set(student.state_dict())
+    settle(student, made, x.split(3))
+    assert set(student.state_dict()) == kept
+    torch.testing.assert_close(student(x), made.eval()(x), atol=1e-5, rtol=0)
+    # A later training normalises by the batch: it must begin where this one ended.
+    torch.testing.assert_close(student.train()(x).clamp(0, 1), made(x), atol=1e-4, rtol=0)
+
+
+def test_equalised_weights_are_the_same_function() -> None:
+    student, x = student_of("bilinear"), pictures()
+    samples = [one[None] for one in nhwc(x)]
+    quantiser = LiteRtQuantiser(to_litert(student, SIZE), samples, 1, [name for name, _ in student.named_modules()])
+    made = rounded(student, x, quantiser.rescaled)
+    assert any(one.made is not None and one.made.max() > 1.5 for one in quantiser.rescaled.values())
+    torch.testing.assert_close(made.eval()(x), student(x), atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def convert() -> Callable[[Any, int], bytes]:
+    """`to_litert` for students that are all the same, which is slow and therefore done once."""
+    made: list[bytes] = []
+
+    def once(student: Any, size: int) -> bytes:
+        if not made:
+            made.append(to_litert(student, size))
+        return made[0]
+
+    return once
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, convert: Callable[[Any, int], bytes]
+) -> Path:
+    """A repository with a tiny student."""
+    write_repository(tmp_path, repository)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("models.litert.to_litert", convert)
+    return tmp_path
+
+
+def run_with(**settings: Any) -> dict[str, bytes]:
+    """The student folder's bytes after the stage, with these settings of `quantise_aware`."""
+    path = Path("params.yaml")
+    raw = yaml.safe_load(path.read_text())
+    raw["students"]["oil"]["quantise_aware"] |= settings
+    path.write_text(yaml.safe_dump(raw))
+    params = load_params()
+    train(params, "oil", params.student("oil"))
+    return {path.name: path.read_bytes() for path in STUDENT.iterdir()}
+
+
+def test_off_it_leaves_the_student_alone(here: Path) -> None:
+    assert load_params().student("oil").quantise_aware.steps == 0
+    off = run_with()
+    assert not list(here.glob("data/.work/oil/round-*"))
+    on = run_with(steps=4)
+    assert on["weights.safetensors"] != off["weights.safetensors"]
+    assert run_with(steps=0)["weights.safetensors"] == off["weights.safetensors"]
+
+
+def test_killed_and_run_again_it_writes_the_same_bytes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models import training
+
+    whole = run_with(steps=6)
+    assert [line["step"] for line in read_jsonl(STUDENT / "curve.jsonl") if "val_l1" in line] == [10, 20, 30, 36]
+    assert read_json(STUDENT / "student.json")["quantise_aware"] == {"steps": 6, "rate": 0.3, "weight": 1000.0}
+    load_student(STUDENT)
+
+    [checkpoint] = here.glob("data/.work/oil/round-*")
+    checkpoint.unlink()
+    shutil.rmtree(STUDENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_checkpoint", killed_after(training.save_checkpoint))
+        with pytest.raises(KeyboardInterrupt):
+            run_with()
+    assert checkpoint.exists() and not STUDENT.exists()
+    assert run_with() == whole
+
+
+def killed_after(save: Callable[..., None]) -> Callable[..., None]:
+    """`save`, and then the end of the process."""
+
+    def once(*arguments: Any) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    return once
+
+
+def test_a_rate_that_breaks_it_is_one_line(here: Path) -> None:
+    with pytest.raises(UserError, match=r"quantise_aware\.rate"):
+        run_with(steps=6, rate=1e30)
+
+
+@pytest.mark.parametrize("settings", [{"steps": -1}, {"rate": 0}, {"rate": float("nan")}, {"weight": -1}, {"speed": 1}])
+def test_bad_settings_are_one_line(here: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"quantise_aware\.(steps|rate|weight|speed)"):
+        run_with(**settings)
