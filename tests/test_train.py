@@ -35,6 +35,7 @@ def write_repository(folder: Path, repository: Path, **settings: Any) -> None:
     block["architecture"] = SMALL
     block["pairs"]["size"] = 64
     block["train"] |= {"steps": 30, "batch_size": 2, "crop": 64, "warmup_steps": 2, **settings}
+    block["quantise_aware"]["steps"] = 0
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copytree(repository / "models" / "start", folder / "models" / "start")
     pairs = folder / "data/students/oil/pairs"
