@@ -1,10 +1,10 @@
-"""Which student for an effect: several architectures after equal training samples, each as it would ship.
+"""Which student for an effect: several architectures after equal training samples, in float32 and in int8.
 
 Reads pairs/ of data/students/NAME and the architectures of CANDIDATES (default: tasks/architectures.yaml). Each is
-trained from scratch on the same batches with the student's own recipe, exported and quantised; all files are timed in
-turn in one process and measured on the test pairs. Writes OUT (default: data/architectures/NAME): architectures.json,
-architectures.md (the table) and architectures.png (quality over latency, the Pareto front marked). May be killed and
-run again: what is finished is kept in data/.work/NAME/architectures.
+trained from scratch on the same batches with the student's own recipe (without `quantise_aware`) and quantised; all
+files are timed in turn in one process and measured on the test pairs. Writes OUT (default: data/architectures/NAME):
+index.html, architectures.json, architectures.md (the table), architectures.png (quality over latency, the Pareto front
+marked) and samples.png. May be killed and run again: what is finished is kept in data/.work/NAME/architectures.
 
 Command: python -m tasks.architectures --student NAME [--out FOLDER] [--steps 600] [--seeds 0 1] [--only NAME ...]
 """
