@@ -134,15 +134,13 @@ def batch(photos: Pixels, styles: Pixels, random: np.random.Generator) -> tuple[
 
 
 def loss_of(unet: Any, photo: Any, change: Any, labels: Any, strength: Any, generator: Any) -> Any:
-    """Mean absolute error of the change that is said, of its differences between neighbours, and of local sharpness.
+    """Mean absolute error of the change that is said, and of its differences between neighbours, at random times.
 
-    Without the last the photo's fine detail stays, as leaving it costs little where strokes may lie anywhere.
-    At random times; early ones, which decide most, come more often.
+    Early times, which decide most, come more often.
     """
     import torch
     from torch.nn import functional
 
-    from models.losses import sharpness
     from models.teachers.restyler import CHANGE_SCALE, FOLD, network_input
 
     clean = change * CHANGE_SCALE
@@ -152,9 +150,7 @@ def loss_of(unet: Any, photo: Any, change: Any, labels: Any, strength: Any, gene
     said = network_input(mixed, photo, strength).contiguous(memory_format=torch.channels_last)
     off = functional.pixel_shuffle(unet(said, t * 1000, class_labels=labels).sample, FOLD) - clean
     edges = (off[..., 1:] - off[..., :-1]).abs().mean() + (off[..., 1:, :] - off[..., :-1, :]).abs().mean()
-    wanted = photo + change
-    detail = sharpness(wanted + off / CHANGE_SCALE, wanted)
-    return off.abs().mean() + 0.5 * edges + CHANGE_SCALE * detail
+    return off.abs().mean() + 0.5 * edges
 
 
 def train(out: Path, steps: int, start: Path | None, seed: int) -> None:
