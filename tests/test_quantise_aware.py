@@ -17,7 +17,7 @@ from models.equalise import Rescaled
 from models.errors import UserError
 from models.litert import to_litert
 from models.litert_int8 import LiteRtQuantiser
-from models.quantise_aware import Rounded, rounded, settle
+from models.quantise_aware import Rounded, objective, rounded, settle
 from models.students import load_student
 from tasks.files import read_json, read_jsonl
 from tasks.params import load_params
@@ -103,6 +103,37 @@ def test_every_weight_learns() -> None:
     made = rounded(student_of("bilinear"), pictures(), {})
     made(pictures()).square().mean().backward()
     assert not [name for name, weight in made.named_parameters() if weight.grad is None or not weight.grad.any()]
+
+
+def test_the_distance_to_float_is_a_loss_beside_the_others() -> None:
+    made, x = rounded(student_of("bilinear"), pictures(), {}), pictures()
+    alone, parts = objective(0.0)(made, x, x, {"pixel": 1.0})
+    assert set(parts) == {"pixel"}
+    both, parts = objective(1000.0)(made, x, x, {"pixel": 1.0})
+    assert set(parts) == {"pixel", "rounding"} and parts["rounding"] > 0
+    torch.testing.assert_close(both - 1000 * parts["rounding"], alone.detach(), rtol=0.02, atol=0, check_device=False)
+
+
+def test_training_brings_int8_nearer_to_float() -> None:
+    """Measured afterwards on the float student that comes out, by another copy that rounds."""
+    student, x = student_of("bilinear"), pictures()
+    targets = student(x).detach()  # learned already: what is left is the rounding
+
+    def apart() -> float:
+        _, parts = objective(1.0)(rounded(student, x, {}), x, x, {"pixel": 1.0})
+        return parts["rounding"].item()
+
+    before = apart()
+    made = rounded(student, x, {})
+    optimizer = torch.optim.AdamW(made.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss, _ = objective(1e4)(made, x, targets, {"pixel": 1.0})
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    settle(student, made, [x])
+    assert apart() < 0.7 * before
+    assert (student(x) - targets).abs().mean() < 0.05
 
 
 @pytest.mark.parametrize("skip", ["add", "concat"])
