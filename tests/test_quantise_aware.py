@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_students import SMALL
 from test_train import STUDENT, write_repository
 from tiny_student import SIZE, TinyStudent, tiny_student
 
+from models.compression import factorise, prune
 from models.equalise import Rescaled
 from models.errors import UserError
 from models.litert import to_litert
 from models.litert_int8 import LiteRtQuantiser
 from models.quantise_aware import Rounded, objective, rounded, settle
-from models.students import load_student
+from models.students import build_student, load_student
 from tasks.files import read_json, read_jsonl
 from tasks.params import load_params
 from tasks.quantise import opened
@@ -150,6 +152,18 @@ def test_what_was_learned_becomes_a_student_again(skip: str, head: str) -> None:
     torch.testing.assert_close(student(x), made.eval()(x), atol=1e-5, rtol=0)
     # A later training normalises by the batch: it must begin where this one ended.
     torch.testing.assert_close(student.train()(x).clamp(0, 1), made(x), atol=1e-4, rtol=0)
+
+
+def test_a_compressed_student_is_rounded_too() -> None:
+    torch.manual_seed(0)
+    student, x = build_student(SMALL, 64), torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        student.train()(x)
+    prune(student.eval(), 64, 0.3)
+    factorise(student, 0.9)
+    wanted = student(x)
+    settle(student, rounded(student, x, {}), [x])
+    torch.testing.assert_close(student(x), wanted, atol=1e-5, rtol=0)
 
 
 def test_equalised_weights_are_the_same_function() -> None:
