@@ -111,7 +111,7 @@ def rounded(student: nn.Module, batch: Tensor, rescaled: Mapping[str, Rescaled])
 
 
 def convolutions(graph: Any) -> dict[str, str]:
-    """The convolutions of a traced student, each with the BatchNorm that alone takes what it gives, or ""."""
+    """The convolutions of a traced student, each with the BatchNorm that follows it, or ""."""
     aten = torch.ops.aten
     found = {}
     for node in graph.graph.nodes:
@@ -136,11 +136,7 @@ def make_quantiser() -> Any:
         MovingAverageMinMaxObserver,
         MovingAveragePerChannelMinMaxObserver,
     )
-    from torchao.quantization.pt2e.quantizer import (
-        QuantizationAnnotation,
-        QuantizationSpec,
-        Quantizer,
-    )
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
     values = QuantizationSpec(
         dtype=torch.int8,

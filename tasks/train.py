@@ -172,7 +172,8 @@ def learn(
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
 
         average = run(training, batches, open_pairs(folder, "val"), recipe, Accelerator(), checkpoint, show)
-    return average.to(memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
+    # Back from where it was trained: what comes after reads pictures on the CPU.
+    return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
 
 
 def compress(student: "nn.Module", block: Student) -> dict[str, int]:

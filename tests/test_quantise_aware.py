@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from test_students import SMALL
 from test_train import STUDENT, write_repository
 from tiny_student import SIZE, TinyStudent, tiny_student
 
+from models.compression import factorise, prune
 from models.equalise import Rescaled
 from models.errors import UserError
 from models.litert import to_litert
 from models.litert_int8 import LiteRtQuantiser
-from models.quantise_aware import Rounded, rounded, settle
-from models.students import load_student
+from models.quantise_aware import Rounded, objective, rounded, settle
+from models.students import build_student, load_student
 from tasks.files import read_json, read_jsonl
 from tasks.params import load_params
 from tasks.quantise import opened
@@ -105,6 +107,37 @@ def test_every_weight_learns() -> None:
     assert not [name for name, weight in made.named_parameters() if weight.grad is None or not weight.grad.any()]
 
 
+def test_the_distance_to_float_is_a_loss_beside_the_others() -> None:
+    made, x = rounded(student_of("bilinear"), pictures(), {}), pictures()
+    alone, parts = objective(0.0)(made, x, x, {"pixel": 1.0})
+    assert set(parts) == {"pixel"}
+    both, parts = objective(1000.0)(made, x, x, {"pixel": 1.0})
+    assert set(parts) == {"pixel", "rounding"} and parts["rounding"] > 0
+    torch.testing.assert_close(both - 1000 * parts["rounding"], alone.detach(), rtol=0.02, atol=0, check_device=False)
+
+
+def test_training_brings_int8_nearer_to_float() -> None:
+    """Measured afterwards on the float student that comes out, by another copy that rounds."""
+    student, x = student_of("bilinear"), pictures()
+    targets = student(x).detach()  # learned already: what is left is the rounding
+
+    def apart() -> float:
+        _, parts = objective(1.0)(rounded(student, x, {}), x, x, {"pixel": 1.0})
+        return parts["rounding"].item()
+
+    before = apart()
+    made = rounded(student, x, {})
+    optimizer = torch.optim.AdamW(made.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss, _ = objective(1e4)(made, x, targets, {"pixel": 1.0})
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    settle(student, made, [x])
+    assert apart() < 0.7 * before
+    assert (student(x) - targets).abs().mean() < 0.05
+
+
 @pytest.mark.parametrize("skip", ["add", "concat"])
 @pytest.mark.parametrize("head", ["pixel-shuffle", "full-resolution"])
 def test_what_was_learned_becomes_a_student_again(skip: str, head: str) -> None:
@@ -119,6 +152,18 @@ def test_what_was_learned_becomes_a_student_again(skip: str, head: str) -> None:
     torch.testing.assert_close(student(x), made.eval()(x), atol=1e-5, rtol=0)
     # A later training normalises by the batch: it must begin where this one ended.
     torch.testing.assert_close(student.train()(x).clamp(0, 1), made(x), atol=1e-4, rtol=0)
+
+
+def test_a_compressed_student_is_rounded_too() -> None:
+    torch.manual_seed(0)
+    student, x = build_student(SMALL, 64), torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        student.train()(x)
+    prune(student.eval(), 64, 0.3)
+    factorise(student, 0.9)
+    wanted = student(x)
+    settle(student, rounded(student, x, {}), [x])
+    torch.testing.assert_close(student(x), wanted, atol=1e-5, rtol=0)
 
 
 def test_equalised_weights_are_the_same_function() -> None:
