@@ -47,17 +47,6 @@ class Rescaled:
     made: Array | None = None  # (outputs,)
     used: Array | None = None  # (inputs,)
 
-    def of_weights(self, weights: Array) -> Array:
-        """The same done to weights as ONNX and torch keep them: (outputs, inputs or 1 if depthwise, h, w)."""
-        if self.used is not None:
-            depthwise = weights.shape[1] == 1 and len(self.used) > 1
-            weights = weights / self.used.reshape((-1, 1, 1, 1) if depthwise else (1, -1, 1, 1))
-        return (weights if self.made is None else weights * self.made.reshape(-1, 1, 1, 1)).astype(np.float32)
-
-    def of_bias(self, bias: Array) -> Array:
-        """The same done to a bias, (outputs,)."""
-        return (bias if self.made is None else bias * self.made).astype(np.float32)
-
 
 class Graph:
     """A flatbuffer taken apart: its operators with their kind, its tensors by index, their constants."""

@@ -88,7 +88,10 @@ class LiteRtQuantiser:
         """Equalise and calibrate on `samples`, each (1,S,S,3) in [0,1]; takes some seconds."""
         samples = list(samples)
         self.layers = find_layers(content, modules)
-        self._content, self.rescaled = equalised(content, samples, threads, self.layers)
+        self._content, done = equalise(content, samples, threads)
+        self.rescaled: dict[str, Rescaled] = {
+            layer.name: done[layer.convolution] for layer in self.layers if layer.convolution in done
+        }
         self._ranges = calibrate(self._content, samples, threads)
 
     def quantised(self, high: Collection[str] = ()) -> bytes:
@@ -96,14 +99,6 @@ class LiteRtQuantiser:
         recipe = static_recipe(8)
         _leave_alone(recipe, [layer for layer in self.layers if layer.name in high])
         return _quantised(self._content, recipe, self._ranges)
-
-
-def equalised(
-    content: bytes, samples: Iterable[Images], threads: int, layers: Iterable[Layer]
-) -> tuple[bytes, dict[str, Rescaled]]:
-    """The flatbuffer with its channels equalised, and what was done to each of its layers, by name."""
-    content, done = equalise(content, samples, threads)
-    return content, {layer.name: done[layer.convolution] for layer in layers if layer.convolution in done}
 
 
 def calibrate(content: bytes, samples: Sequence[Images], threads: int, bits: int = 8) -> dict[str, Any]:

@@ -80,9 +80,15 @@ def rescale(graph: Any, rescaled: Mapping[str, Rescaled]) -> None:
         done = rescaled.get(node.input[1].removesuffix(".weight")) if node.op_type == "Conv" else None
         if done is None:
             continue
-        for place, change in zip(node.input[1:], (done.of_weights, done.of_bias), strict=False):  # some have no bias
-            values = change(numpy_helper.to_array(constants[place]))
-            constants[place].CopyFrom(numpy_helper.from_array(values, place))
+        weights = numpy_helper.to_array(constants[node.input[1]]).copy()
+        depthwise = weights.shape[1] == 1 and done.used is not None and len(done.used) > 1
+        if done.used is not None:
+            weights /= done.used.reshape((-1, 1, 1, 1) if depthwise else (1, -1, 1, 1))
+        if done.made is not None:
+            weights *= done.made.reshape(-1, 1, 1, 1)
+            bias = numpy_helper.to_array(constants[node.input[2]]) * done.made
+            constants[node.input[2]].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), node.input[2]))
+        constants[node.input[1]].CopyFrom(numpy_helper.from_array(weights.astype(np.float32), node.input[1]))
 
 
 class _Samples:

@@ -8,8 +8,8 @@ student again: the exporters, which find the ranges themselves, need not know.
 The teacher's losses barely feel the rounding, as the student is ten times as far from its teacher. So what int8 is held
 to, its distance from the student's own float picture, is a loss beside them (`objective`).
 
-The folded weights are equalised first (models/equalise.py), as they are at export: else the student would learn to put
-up with rounding that equalisation takes away.
+Nothing is equalised before (models/equalise.py), as it is at export: it gained nothing and cost some of the effect
+(docs/decisions/0012-quantisation.md).
 """
 
 import copy
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.equalise import Rescaled
 from models.errors import UserError
 from models.losses import total
 from models.silence import silence
@@ -75,11 +74,8 @@ class Rounded(nn.Module):
         return getattr(layer, "weight_bias", getattr(layer, "bias", None))  # what PT2E adds, or the student's own
 
 
-def rounded(student: nn.Module, batch: Tensor, rescaled: Mapping[str, Rescaled]) -> Rounded:
-    """A copy of a student that rounds, its channels equalised and its ranges found on `batch` (B,3,H,W) in [0,1].
-
-    `rescaled` is by convolution.
-    """
+def rounded(student: nn.Module, batch: Tensor) -> Rounded:
+    """A copy of a student that rounds, its first ranges found on `batch` (B,3,H,W) in [0,1]."""
     traced = copy.deepcopy(student).eval()
     traced.training = True  # of the whole, not of its parts: without the clamp, with BatchNorm as it is
     size = torch.export.Dim.DYNAMIC
@@ -98,14 +94,10 @@ def rounded(student: nn.Module, batch: Tensor, rescaled: Mapping[str, Rescaled])
     graph.graph.set_codegen(torch.fx.graph.CodeGen())
     made = Rounded(torch.fx.GraphModule(graph, graph.graph), folded)
     made.requires_grad_(True)  # folding leaves the biases without
+    made.train()
+    for quantiser in made.quantisers():
+        quantiser.enable_fake_quant(False)
     with torch.no_grad():
-        for name, done in rescaled.items():
-            for values, change in ((made.weight(name), done.of_weights), (made.bias(name), done.of_bias)):
-                if values is not None:
-                    values.copy_(torch.from_numpy(change(values.numpy())))
-        made.train()
-        for quantiser in made.quantisers():
-            quantiser.enable_fake_quant(False)
         made(batch)
     return made.train()
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from models.training import Line, Recipe, Training
 
 CODE = ("batches.py", "compression.py", "encoders.py", "losses.py", "students.py", "training.py")  # as in dvc.yaml
-ROUNDING_CODE = ("equalise.py", "litert.py", "litert_int8.py", "quantise_aware.py")  # besides, where it is asked for
+ROUNDING_CODE = ("quantise_aware.py",)  # besides, where it is asked for
 SEEN = 32  # whole pictures, on which a student that learns to be rounded has its ranges and statistics measured
 
 
@@ -71,7 +71,7 @@ def train(params: Params, name: str, block: Student) -> None:
     if block.quantise_aware.steps:
         more = {"compress": block.compress.model_dump(), "quantise_aware": block.quantise_aware.model_dump()}
         checkpoint = own_checkpoint(work_folder(name), "round", work | more | {"rounding": digests(ROUNDING_CODE)})
-        curve = going_on(curve, learn_rounded(params, name, block, student, recipe, checkpoint))
+        curve = going_on(curve, learn_rounded(name, block, student, recipe, checkpoint))
     record = {
         "architecture": block.architecture.model_dump(),
         "size": block.pairs.size,
@@ -195,22 +195,13 @@ def recovery_recipe(recipe: "Recipe", block: Student) -> "Recipe":
     return replace(recipe, steps=block.compress.recovery_steps, learning_rate=rate)
 
 
-def learn_rounded(
-    params: Params, name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path
-) -> "list[Line]":
-    """Train a student on in place, rounded as in int8; returns the curve. Converts it first, half a minute."""
+def learn_rounded(name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path) -> "list[Line]":
+    """Train a student on in place, rounded as in int8; returns the curve."""
     from models.batches import Batches, open_pairs
-    from models.litert import to_litert
-    from models.litert_int8 import equalised, find_layers
     from models.quantise_aware import objective, rounded, settle
 
     pairs = open_pairs(STUDENTS / name / "pairs", "train")
     seen, _ = Batches(*pairs, batch_size=SEEN, crop=block.pairs.size, seed=block.train.seed).batch(0)
-    samples = [picture[None].permute(0, 2, 3, 1).numpy() for picture in seen]
-    print("train: converting the student, to round it as the int8 file will")
-    content = to_litert(student, block.pairs.size)
-    layers = find_layers(content, [name for name, _ in student.named_modules()])
-    _, rescaled = equalised(content, samples, params.train.threads, layers)
     settings = block.quantise_aware
     tuned = replace(
         recipe,
@@ -218,7 +209,7 @@ def learn_rounded(
         learning_rate=recipe.learning_rate * settings.rate,
         objective=objective(settings.weight),
     )
-    trained, curve = learn(name, block, rounded(student, seen, rescaled), tuned, checkpoint)
+    trained, curve = learn(name, block, rounded(student, seen), tuned, checkpoint)
     settle(student, trained, (seen[start : start + 8] for start in range(0, SEEN, 8)))
     return curve
 
