@@ -96,7 +96,7 @@ class UNet(nn.Module):
         y = self.head(self.features(x))
         if not self.training:
             y = y.clamp(0.0, 1.0)  # before the shuffle, so that the head's scale in int8 covers [0,1] and no more
-        return functional.pixel_shuffle(y, self.block)
+        return functional.pixel_shuffle(y, self.block) if self.block > 1 else y
 
 
 def build_student(architecture: Mapping[str, Any], size: int) -> nn.Module:
