@@ -171,13 +171,14 @@ def make_quantiser() -> Any:
 def objective(weight: float) -> Objective:
     """The training's losses of the rounded picture, and `weight` times its mean squared distance from the float one.
 
-    Raises UserError where values have grown beyond all numbers.
+    Raises UserError where values have grown beyond all numbers, and for a student that several processes share.
     """
 
     def losses(
         student: nn.Module, inputs: Tensor, targets: Tensor, weights: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        assert isinstance(student, Rounded)
+        if not isinstance(student, Rounded):  # accelerate wraps it where there are several processes
+            raise UserError("quantise_aware learns in one process: start the stage train without accelerate launch")
         try:
             picture = student(inputs)
         except AssertionError as error:  # what torchao says of a range that is none

@@ -234,6 +234,12 @@ def test_a_rate_that_breaks_it_is_one_line(here: Path) -> None:
         run_with(steps=6, rate=1e30)
 
 
+def test_several_processes_are_refused() -> None:
+    x = pictures()
+    with pytest.raises(UserError, match="learns in one process"):
+        objective(1000.0)(torch.nn.Sequential(rounded(student_of("nearest"), x)), x, x, {"pixel": 1.0})
+
+
 @pytest.mark.parametrize("settings", [{"steps": -1}, {"rate": 0}, {"rate": float("nan")}, {"weight": -1}, {"speed": 1}])
 def test_bad_settings_are_one_line(here: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"quantise_aware\.(steps|rate|weight|speed)"):
