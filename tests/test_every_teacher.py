@@ -48,7 +48,7 @@ def style_network(path: Path) -> dict[str, Any]:
     return {"kind": "onnx", "name": path.stem, "version": 1, "path": str(path), "sha256": file_sha256(path)}
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     folder, models = copy_repository(tmp_path / "repository"), tmp_path / "models"
     models.mkdir()

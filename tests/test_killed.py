@@ -28,7 +28,7 @@ def kill_in(stage: str, folder: Path) -> None:
     wait_until(lambda: all(gone(pid) for pid in family))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_in_every_stage_it_ends_with_the_same_bytes(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

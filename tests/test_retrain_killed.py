@@ -86,7 +86,7 @@ SIGNS: dict[str, Callable[[], Callable[[], bool]]] = {
 }
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_in_every_step_it_ends_with_the_right_champion(toy: Path) -> None:
     for step, sign in SIGNS.items():
         if step != "begin" and "promoted" in kinds()[3:]:

@@ -52,7 +52,7 @@ def tell(teacher: str) -> None:
     subprocess.run([sys.executable, "-c", code, teacher], check=True, timeout=60)
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_five_triggers_make_one_retrain(api: httpx.Client) -> None:
     asked = datetime.now(UTC)
     tell("oil-painter")
