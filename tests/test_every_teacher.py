@@ -73,7 +73,7 @@ def test_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository
     with picture_api() as api:
         monkeypatch.setenv("GOOGLE_API_KEY", "a-secret-key")
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", api.address)
-        told = understudy(folder, "run", "--all", timeout=1200)
+        told = understudy(folder, "run", "--all", timeout=2200)
     assert "a-secret-key" not in told and not [
         path for path in (folder / "data").rglob("*") if path.is_file() and b"a-secret-key" in path.read_bytes()
     ]
