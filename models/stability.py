@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.losses import LUMA
+from models.spread import spread
 
 Pictures = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -33,8 +34,7 @@ def flicker(model: Model, pictures: Pictures, count: int = 8) -> float:
     Measured on at most `count` of the (N,S,S,3) pictures, evenly over their order. 0 is a student that follows
     every shift exactly, as identity and any colour map do.
     """
-    rows = np.unique(np.linspace(0, len(pictures) - 1, num=min(count, len(pictures))).round().astype(int))
-    squares = [_follows(model, np.asarray(pictures[row])) for row in rows]
+    squares = [_follows(model, np.asarray(pictures[row])) for row in spread(len(pictures), count)]
     return 255 * float(np.sqrt(np.mean(squares)))
 
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from models.errors import UserError
 from tasks.files import read_json, sha256_json
 from tasks.params import Architecture, Params, Student, load_params
-from tasks.pareto import compare, export_student
+from tasks.pareto import compare, finish
 from tasks.stage import STUDENTS, guarded, work_folder
 
 COMPARED = Path("data/architectures")
@@ -54,11 +54,10 @@ def make(params: Params, name: str, block: Student) -> Path:
     from accelerate.utils import set_seed
 
     from models.students import build_student
-    from tasks.train import CODE, digests, learn, make_recipe, publish
+    from tasks.train import CODE, digests, learn, make_recipe
 
     pairs = STUDENTS / name / "pairs"
-    code = digests(CODE)
-    work = {"architecture": block.architecture.model_dump(), "train": block.train.model_dump(), "code": code}
+    work = {"architecture": block.architecture.model_dump(), "train": block.train.model_dump(), "code": digests(CODE)}
     work |= {"pairs": read_json(pairs / "pairs.json")["digest"], "quantise": params.quantise.model_dump()}
     folder = work_folder(name) / "architectures" / sha256_json(work)[:16]
     if (folder / "exported" / "exported.json").exists():
@@ -67,10 +66,8 @@ def make(params: Params, name: str, block: Student) -> Path:
     set_seed(block.train.seed)
     student = build_student(block.architecture.model_dump(), block.pairs.size)
     trained, curve = learn(name, block, student, make_recipe(params, block), folder / "checkpoint.safetensors")
-    count = sum(parameter.numel() for parameter in trained.parameters())
-    about = {"architecture": block.architecture.model_dump(), "size": block.pairs.size, "parameters": count}
-    publish(folder / "student", trained, about, curve)
-    export_student(folder, pairs, params)
+    record = {"architecture": block.architecture.model_dump(), "size": block.pairs.size}
+    finish(folder, pairs, params, trained, record, curve)
     return folder
 
 

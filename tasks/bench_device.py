@@ -151,7 +151,7 @@ def frames(name: str) -> list[Line]:
 
 
 def quality(name: str) -> list[Line]:
-    """The default student's figures over the reference's, both after the same samples, as they would ship."""
+    """The default student's figures over the reference's, both after the same samples, int8 over float32."""
     path = COMPARED / name / "architectures.json"
     if not path.exists():
         raise UserError(f"no {path}: python -m tasks.architectures --student {name} --only reference default")

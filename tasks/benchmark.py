@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import UserError
+from models.spread import spread
 from tasks.files import check_sha256, read_json, replacing_folder, write_json
 from tasks.machine_state import machine
 from tasks.params import Benchmark, Params, Student
@@ -87,7 +88,7 @@ def validation_pictures(pairs: Path) -> list[Images]:
         inputs = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise UserError(f"{path} is no whole array ({error}): run dvc repro curate again") from None
-    rows = np.unique(np.linspace(0, len(inputs) - 1, num=min(PARITY_PICTURES, len(inputs))).round().astype(int))
+    rows = spread(len(inputs), PARITY_PICTURES)
     return [inputs[row : row + 1].astype(np.float32) / np.float32(255) for row in rows]
 
 

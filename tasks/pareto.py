@@ -7,15 +7,21 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.spread import spread
 from tasks.charts import pareto_png, sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.params import Benchmark, Params
 from tasks.stage import STUDENTS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.training import Line
 
 PRECISIONS = ("fp32", "int8")
 SHOWN = ("explained_effect", "sharpness_ratio", "ms_ssim", "psnr_db")
@@ -30,10 +36,15 @@ PICTURES = 3  # test pictures that are shown
 Row = dict[str, Any]
 
 
-def export_student(folder: Path, pairs: Path, params: Params) -> None:
-    """Make exported/ beside a student/ that has just been trained, and drop the training's checkpoint."""
+def finish(
+    folder: Path, pairs: Path, params: Params, trained: "nn.Module", record: Mapping[str, Any], curve: "list[Line]"
+) -> None:
+    """Make student/ and exported/ of what has just been trained, and drop the training's checkpoint."""
     from tasks.quantise import export
+    from tasks.train import publish
 
+    count = sum(parameter.numel() for parameter in trained.parameters())
+    publish(folder / "student", trained, {**record, "parameters": count}, curve)
     if not (folder / "pairs").exists():
         (folder / "pairs").symlink_to(pairs.resolve())
     export(folder, params.quantise, sizes=[], threads=params.train.threads)
@@ -132,7 +143,7 @@ def samples(exported: Mapping[str, Path], pairs: Path) -> bytes:
     from tasks.quality import open_file, read_pairs
 
     inputs, targets = read_pairs(pairs, "test")
-    rows = np.unique(np.linspace(0, len(inputs) - 1, num=min(PICTURES, len(inputs))).round().astype(int))
+    rows = spread(len(inputs), PICTURES)
     columns = {"input": inputs[rows], "teacher": targets[rows]}
     for name, folder in exported.items():
         made = open_file(folder / "student.int8.tflite", "litert")(inputs[rows])
@@ -169,9 +180,10 @@ def compare(
     found = {label: [measure(folder, pairs, size) for folder in made] for label, made in folders.items()}
     exported = {label: made[0] / "exported" for label, made in folders.items()}
     rows = rows_of(found, timed(exported, params.benchmark))
-    words = f"Effect {name}; {about['steps']} steps of training each; {machine()['cpu']}."
+    where = machine()
+    words = f"Effect {name}; {about['steps']} steps of training each; {where['cpu']}."
     with replacing_folder(out) as made:
-        write_json(made / f"{what}.json", {"student": name, **about, "machine": machine(), "rows": rows})
+        write_json(made / f"{what}.json", {"student": name, **about, "machine": where, "rows": rows})
         write_text(made / f"{what}.md", table(rows))
         write_bytes(made / f"{what}.png", pareto_png(rows, title))
         write_bytes(made / "samples.png", samples(exported, pairs))

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import UserError
+from models.spread import spread
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
 from tasks.mixed import Budget, Fidelity, Measure, Mixed, follow, keep_high
 from tasks.params import Params, Precisions, Quantise, Student
@@ -44,8 +45,7 @@ def evenly(pairs: Path, split: str, count: int) -> list[Images]:
         raise UserError(f"{pairs}/{split}.inputs.npy is no whole array ({error}): run dvc repro curate again") from None
     if not len(inputs):
         raise UserError(f"{pairs} has no {split} pairs: add photos to the sources or raise the split's share")
-    rows = np.unique(np.linspace(0, len(inputs) - 1, num=min(count, len(inputs))).round().astype(int))
-    return [inputs[row : row + 1].astype(np.float32) / np.float32(255) for row in rows]
+    return [inputs[row : row + 1].astype(np.float32) / np.float32(255) for row in spread(len(inputs), count)]
 
 
 def refuse_shared(calibration: Sequence[Images], checks: Sequence[Images]) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from models.errors import UserError
+from models.spread import spread
 from tasks.charts import sample_sheet
 from tasks.files import read_json, write_bytes, write_json
 from tasks.params import load_params
@@ -48,11 +49,6 @@ class TeacherDrift(Record):
     chroma_ratio: float | None  # new over old
     sharpness_ratio: float | None  # Laplacian energy, new over old
     told: str  # in words
-
-
-def spread(count: int, samples: int) -> npt.NDArray[np.intp]:
-    """At most `samples` row numbers of `count`, spread evenly from the first to the last."""
-    return np.unique(np.linspace(0, count - 1, min(samples, count)).round().astype(np.intp))
 
 
 def teacher_drift(

@@ -16,7 +16,7 @@ from pathlib import Path
 from models.errors import UserError
 from tasks.files import read_json, sha256_json
 from tasks.params import Compress, Params, Student, load_params
-from tasks.pareto import compare, export_student
+from tasks.pareto import compare, finish
 from tasks.stage import STUDENTS, guarded, work_folder
 
 
@@ -29,15 +29,14 @@ def named(prune: float, low_rank: float) -> str:
 def make(params: Params, name: str, block: Student, steps: int, rate: float) -> Path:
     """The folder of one variant with student/ and exported/; made if it is not there yet."""
     from models.students import load_student
-    from tasks.train import CODE, compress, digests, learn, make_recipe, publish, recovery_recipe
+    from tasks.train import CODE, compress, digests, learn, make_recipe, recovery_recipe
 
     cut = block.compress.model_copy(update={"recovery_steps": steps, "recovery_rate": rate})
     block = block.model_copy(update={"compress": cut})
     source = STUDENTS / name / "student"
     record = read_json(source / "student.json")
-    code = digests(CODE)
     work = {"student": record["weights_sha256"], "compress": cut.model_dump(), "train": block.train.model_dump()}
-    key = sha256_json(work | {"pairs": record["pairs"], "code": code})[:16]
+    key = sha256_json(work | {"pairs": record["pairs"], "code": digests(CODE)})[:16]
     folder = work_folder(name) / "variants" / key
     if (folder / "exported" / "exported.json").exists():
         return folder
@@ -46,9 +45,7 @@ def make(params: Params, name: str, block: Student, steps: int, rate: float) -> 
     ranks = compress(student, block) if cut.cuts else {}
     recipe = recovery_recipe(make_recipe(params, block), block)
     trained, curve = learn(name, block, student, recipe, folder / "checkpoint.safetensors")
-    count = sum(parameter.numel() for parameter in trained.parameters())
-    publish(folder / "student", trained, record | {"ranks": ranks, "parameters": count}, curve)
-    export_student(folder, STUDENTS / name / "pairs", params)
+    finish(folder, STUDENTS / name / "pairs", params, trained, record | {"ranks": ranks}, curve)
     return folder
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from test_train import write_repository
+from test_variants import check_written
 
 from models.errors import UserError
 from tasks.architectures import CANDIDATES, architectures, read_candidates
@@ -66,11 +67,7 @@ def test_two_tiny_ones_with_two_seeds(tmp_path: Path, repository: Path, monkeypa
     assert all(row["seeds"] == 2 and row["explained_effect_sd"] > 0 for row in rows)
     assert rows[0]["mmac"] < rows[2]["mmac"] and all(row[form] > 0 for row in rows for form in FORMS)
     assert told["architectures"]["early"]["encoder"] == "patches4_8_16"
-    for picture in ("architectures.png", "samples.png"):
-        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("<tr") == 1 + len(rows) and '<img src="architectures.png"' in page
-    assert (tmp_path / "out" / "architectures.md").read_text().count("\n") == 6
+    check_written(tmp_path / "out", "architectures", len(rows))
 
     made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/architectures").rglob("*.tflite")}
     assert len(made) == 8

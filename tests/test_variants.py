@@ -15,6 +15,15 @@ from tasks.variants import named, variants
 ASKED = {"steps": 2, "rate": 0.3, "prunes": [0.0, 0.5], "energies": [1.0]}
 
 
+def check_written(out: Path, what: str, rows: int) -> None:
+    """Both pictures, the page and the table of a comparison, with so many rows."""
+    for picture in (f"{what}.png", "samples.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    page = (out / "index.html").read_text()
+    assert page.count("<tr") == 1 + rows and f'<img src="{what}.png"' in page
+    assert (out / f"{what}.md").read_text().count("\n") == 2 + rows
+
+
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
     points = [(5.0, 0.7), (4.0, 0.7), (3.0, 0.6), (6.0, 0.65), (4.0, 0.7)]
     assert front(points) == [False, True, True, False, True]
@@ -55,11 +64,7 @@ def test_variants_of_a_tiny_student(tmp_path: Path, repository: Path, monkeypatc
     assert rows[2]["mmac"] < 0.6 * rows[0]["mmac"]
     assert rows[3]["bytes"] < rows[1]["bytes"]
     assert any(row["front"] for row in rows)
-    for picture in ("variants.png", "samples.png"):
-        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("<tr") == 1 + len(rows) and '<img src="variants.png"' in page
-    assert (tmp_path / "out" / "variants.md").read_text().count("\n") == 6
+    check_written(tmp_path / "out", "variants", len(rows))
 
     made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/variants").rglob("*.tflite")}
     variants("oil", tmp_path / "out", **ASKED)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def tiny_params(repository: Path) -> dict[str, Any]:
         block["architecture"] = ARCHITECTURE
         block["pairs"] |= {"size": 64, "train_crops": 2, "held_out_crops": 2}
         block["train"] |= {"steps": 8, "batch_size": 2, "crop": 64}
-        block["quantise_aware"]["steps"] = 0  # it would convert the student once more
+        block["quantise_aware"]["steps"] = 0  # it would trace the student and train it longer
     return params
 
 
