@@ -74,6 +74,12 @@ def benchmark(student: str) -> StageRun:
 
 
 @task(cache_policy=NO_CACHE)
+def variants(student: str) -> StageRun:
+    """Cuts of the student beside each other, where they are asked for."""
+    return _bring("variants", student, 24 * 60 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
 def evaluate(student: str) -> StageRun:
     """Quality of each file, and the report."""
     return _bring("evaluate", student, 60 * MINUTE)
@@ -97,7 +103,7 @@ def lineage(student: str) -> StageRun:
     return done
 
 
-TASKS = (ingest, exportability, generate, curate, train, quantise, benchmark, evaluate, bundle, lineage)
+TASKS = (ingest, exportability, generate, curate, train, quantise, benchmark, variants, evaluate, bundle, lineage)
 
 
 @flow(name="distil", flow_run_name="{student}")

@@ -150,7 +150,7 @@ def pareto_png(rows: Sequence[Line], title: str) -> bytes:
             places = ([row["litert_ms"] for row in mine], [row["explained_effect"] for row in mine])
             axes.plot(*places, "o", color=COLOURS[index], label=precision)
             for row, x, y in zip(mine, *places, strict=True):
-                axes.annotate(row["student"], (x, y), xytext=(6, -3), textcoords="offset points", fontsize=7.5)
+                axes.annotate(row["student"], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7.5)
         axes.set(title=title, xlabel="latency, ms (LiteRT, p50, one thread)", ylabel="explained effect")
         axes.margins(x=0.2)
         axes.legend(loc="lower right")

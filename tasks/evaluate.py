@@ -1,8 +1,8 @@
 """Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
 
-Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/ and benchmark/; pixels,
-weights and model files are checked against their recorded sha256. Writes report/quality.json and the report
-(tasks/report.py).
+Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/ and
+variants/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and the
+report (tasks/report.py).
 Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
 
 Command: python -m tasks.evaluate --student NAME
@@ -51,6 +51,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         yields=read_json(folder / "pairs" / "yield.json"),
         curve=read_jsonl(folder / "student" / "curve.jsonl"),
         exportability=read_json(folder / "exportability" / "exportability.json"),
+        variants=read_json(folder / "variants" / "variants.json"),
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
     )
     rows = pick(quality["per_sample"], params.evaluate.grid)

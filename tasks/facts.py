@@ -222,6 +222,19 @@ def _benchmark(params: Params, name: str, block: Student) -> StageFacts:
     )
 
 
+def _variants(params: Params, name: str, block: Student) -> StageFacts:
+    folder = STUDENTS / name / "variants"
+    rows = read_json(folder / "variants.json")["rows"]
+    return StageFacts(
+        stage="variants",
+        digest=sha256_file(folder / "variants.json"),
+        params=block.variants.model_dump(),
+        made_from={"student": read_json(STUDENTS / name / "student" / "student.json")["weights_sha256"]},
+        figures={"variants": {"compared": len(rows), "on_front": sum(row["front"] for row in rows)}},
+        files=tuple(sorted(folder.iterdir())),
+    )
+
+
 def _where(timed: Mapping[str, Any]) -> str:
     """What stands behind a figure's owner: target and threads, where they are not this machine and one."""
     place = "" if timed["target"] == LOCAL else f".{timed['target']}"
@@ -291,6 +304,7 @@ FACTS: dict[str, Callable[[Params, str, Student], StageFacts]] = {
     "train": _train,
     "quantise": _quantise,
     "benchmark": _benchmark,
+    "variants": _variants,
     "evaluate": _evaluate,
     "bundle": _bundle,
 }

@@ -228,6 +228,15 @@ class Compress(Section):
         return self
 
 
+class Variants(Section):
+    """Which cuts of the trained student are compared in its report (tasks/variants.py): every pair of the two lists."""
+
+    steps: Count  # of training after each cut, for the whole one too; 0 compares none
+    rate: PositiveFloat  # its learning rate, over the training's
+    prune: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]  # as in compress
+    low_rank: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+
+
 class QuantiseAware(Section):
     """Training with int8's rounding in it (models/quantise_aware.py), after all other training."""
 
@@ -275,6 +284,7 @@ class Student(Section):
     init: str  # a folder with student.json and, unless it says scratch, weights.safetensors
     train: Train
     compress: Compress
+    variants: Variants
     quantise_aware: QuantiseAware
     gate: Gate
     distil_anyway: bool  # even if the teacher itself keeps to the gate's latency and size (tasks/need.py)
@@ -284,6 +294,12 @@ class Student(Section):
     def _crop_fits(self) -> "Student":
         if self.train.crop > self.pairs.size:
             raise ValueError(f"train.crop {self.train.crop} is larger than pairs.size {self.pairs.size}")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_of_a_whole(self) -> "Student":
+        if self.variants.steps and self.compress.cuts:
+            raise ValueError("variants.steps: a whole student is compared, and compress cuts this one; set either to 0")
         return self
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ Row = dict[str, Any]
 def finish(
     folder: Path, pairs: Path, params: Params, trained: "nn.Module", record: Mapping[str, Any], curve: "list[Line]"
 ) -> None:
-    """Make student/ and exported/ of what has just been trained, and drop the training's checkpoint."""
+    """Make student/ and exported/ of what has just been trained, and drop the checkpoints."""
     from tasks.quantise import export
     from tasks.train import publish
 
@@ -48,7 +48,8 @@ def finish(
     if not (folder / "pairs").exists():
         (folder / "pairs").symlink_to(pairs.resolve())
     export(folder, params.quantise, sizes=[], threads=params.train.threads)
-    (folder / "checkpoint.safetensors").unlink()
+    for checkpoint in folder.glob("*.safetensors"):
+        checkpoint.unlink()
 
 
 def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
@@ -132,6 +133,11 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [*shown, f"{row['ms_ssim']:.3f}", f"{row['psnr_db']:.2f}", "yes" if row["front"] else ""]
 
 
+def shown_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows as the pages show them: cells by HEADINGS, and whether one is on the front."""
+    return [{"front": row["front"], "cells": cells(row)} for row in rows]
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
     lines = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, rows)]
@@ -157,9 +163,8 @@ def page(what: str, title: str, about: str, rows: Sequence[Row]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    shown = [{"front": row["front"], "cells": cells(row)} for row in rows]
     template = environment.from_string(TEMPLATE.read_text())
-    return template.render(what=what, title=title, about=about, headings=HEADINGS, rows=shown)
+    return template.render(what=what, title=title, about=about, headings=HEADINGS, rows=shown_rows(rows))
 
 
 def compare(

@@ -32,6 +32,7 @@ STAGES = (
     "train",
     "quantise",
     "benchmark",
+    "variants",
     "evaluate",
     "bundle",
     "lineage",

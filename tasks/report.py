@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.charts import PLOTS, curve_png, curve_svg, png, sample_sheet
+from tasks.charts import PLOTS, curve_png, curve_svg, pareto_png, png, sample_sheet
 from tasks.files import sha256_json, write_bytes, write_text
+from tasks.pareto import HEADINGS, shown_rows
 from tasks.records import Input
 from tasks.target import LOCAL
 
@@ -87,6 +88,7 @@ class Evidence:
     yields: Json
     curve: Sequence[Json]
     exportability: Json
+    variants: Json
     inputs: Sequence[Input]
 
 
@@ -109,6 +111,8 @@ def write_report(
             bands.setdefault(band, []).append(write_sample(images, band, number, panels, samples[row]))
     for plot in PLOTS:
         write_text(images / f"{plot}.svg", curve_svg(plot, evidence.curve))
+    if evidence.variants["rows"]:
+        write_bytes(images / "variants.png", pareto_png(evidence.variants["rows"], "Variants at equal training"))
     write_bytes(folder / "curves.png", curve_png(evidence.curve))
     write_bytes(folder / "samples.png", sample_sheet(first, PANELS))
     write_text(folder / "index.html", render(evidence, bands))
@@ -149,6 +153,8 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         obstacles=obstacle_rows(evidence.exportability["findings"]),
         int8=[file for file in evidence.exported["files"] if "to_float" in file],
         costs=cost_rows(evidence.exported),
+        variants=shown_rows(evidence.variants["rows"]),
+        variant_headings=HEADINGS,
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),
         inputs_digest=sha256_json(sorted(one.digest for one in evidence.inputs)),

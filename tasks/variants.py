@@ -1,23 +1,23 @@
-"""What cutting a trained student costs and gains: whole, pruned, factorised and both, at equal training, fp32 and int8.
+"""Stage variants: what cutting the trained student costs and gains, where its block asks for it.
 
-Reads pairs/ and student/ of data/students/NAME. Each variant is cut from the same student, trained for the same number
-of steps (the whole one too), exported and quantised; all files are timed in turn in one process on one thread and
-measured on the test pairs. Writes OUT: variants.json, variants.md (the table) and variants.png (quality over latency,
-the Pareto front marked). May be killed and run again: a finished variant is kept in data/.work/NAME/variants.
+Whole, pruned, factorised and both, at equal training, in float32 and int8. Reads pairs/ and student/ of
+data/students/NAME. Each variant is cut from the same student, trained for the same number of steps (the whole one too),
+trained to be rounded as the block says, exported and quantised; all files are timed in turn in one process on one
+thread and measured on the test pairs. Writes variants/: variants.json and, if `variants.steps` is not 0, variants.md
+(the table), variants.png (quality over latency, the Pareto front marked), samples.png and index.html. The report shows
+table and front. May be killed and run again: a finished variant is kept in data/.work/NAME/variants.
 
-Command: python -m tasks.variants --student NAME --out FOLDER [--steps 300] [--prune 0 0.25 0.5] [--low-rank 1 0.7]
+Command: python -m tasks.variants --student NAME
 """
 
-import argparse
 import itertools
 import sys
 from pathlib import Path
 
-from models.errors import UserError
-from tasks.files import read_json, sha256_json
-from tasks.params import Compress, Params, Student, load_params
+from tasks.files import read_json, replacing_folder, sha256_json, write_json
+from tasks.params import Compress, Params, Student
 from tasks.pareto import compare, finish
-from tasks.stage import STUDENTS, guarded, work_folder
+from tasks.stage import STUDENTS, student_main, work_folder
 
 
 def named(prune: float, low_rank: float) -> str:
@@ -26,57 +26,58 @@ def named(prune: float, low_rank: float) -> str:
     return ", ".join(parts) or "whole"
 
 
-def make(params: Params, name: str, block: Student, steps: int, rate: float) -> Path:
-    """The folder of one variant with student/ and exported/; made if it is not there yet."""
+def make(params: Params, name: str, block: Student) -> Path:
+    """The folder with student/ and exported/ of what `block.compress` makes of the student; made if it is not there."""
     from models.students import load_student
-    from tasks.train import CODE, compress, digests, learn, make_recipe, recovery_recipe
+    from tasks.train import (
+        CODE,
+        ROUNDING_CODE,
+        compress,
+        digests,
+        going_on,
+        learn,
+        learn_rounded,
+        make_recipe,
+        recovery_recipe,
+    )
 
-    cut = block.compress.model_copy(update={"recovery_steps": steps, "recovery_rate": rate})
-    block = block.model_copy(update={"compress": cut})
     source = STUDENTS / name / "student"
     record = read_json(source / "student.json")
-    work = {"student": record["weights_sha256"], "compress": cut.model_dump(), "train": block.train.model_dump()}
-    key = sha256_json(work | {"pairs": record["pairs"], "code": digests(CODE)})[:16]
-    folder = work_folder(name) / "variants" / key
+    work = block.model_dump(include={"compress", "train", "quantise_aware"})
+    work |= {"student": record["weights_sha256"], "pairs": record["pairs"], "code": digests((*CODE, *ROUNDING_CODE))}
+    work |= {"quantise": params.quantise.model_dump()}
+    folder = work_folder(name) / "variants" / sha256_json(work)[:16]
     if (folder / "exported" / "exported.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     student = load_student(source)
-    ranks = compress(student, block) if cut.cuts else {}
-    recipe = recovery_recipe(make_recipe(params, block), block)
-    trained, curve = learn(name, block, student, recipe, folder / "checkpoint.safetensors")
+    ranks = compress(student, block) if block.compress.cuts else {}
+    recipe = make_recipe(params, block)
+    trained, curve = learn(name, block, student, recovery_recipe(recipe, block), folder / "recover.safetensors")
+    if block.quantise_aware.steps:
+        curve = going_on(curve, learn_rounded(name, block, trained, recipe, folder / "round.safetensors"))
     finish(folder, STUDENTS / name / "pairs", params, trained, record | {"ranks": ranks}, curve)
     return folder
 
 
-def variants(name: str, out: Path, *, steps: int, rate: float, prunes: list[float], energies: list[float]) -> None:
-    """Make all variants, measure them and write `out`."""
+def variants(params: Params, name: str, block: Student) -> None:
+    """Write data/students/NAME/variants; no rows where none are asked for."""
     from models.torch_setup import prepare_torch
 
-    params = load_params()
-    block = params.student(name)
-    if block.compress.cuts:
-        raise UserError(f"students.{name}.compress cuts already: variants are cut from a whole student")
+    asked, out = block.variants, STUDENTS / name / "variants"
+    if not asked.steps:
+        with replacing_folder(out) as made:
+            write_json(made / "variants.json", {"student": name, "steps": 0, "rows": []})
+        return
     prepare_torch(params.train.threads)
     folders = {}
-    for prune, energy in itertools.product(prunes, energies):
-        cut = Compress(prune=prune, low_rank=energy, recovery_steps=steps, recovery_rate=rate)
-        label = named(prune, energy)
-        print(f"variants: {label}", file=sys.stderr)
-        folders[label] = make(params, name, block.model_copy(update={"compress": cut}), steps, rate)
-    made = {label: [folder] for label, folder in folders.items()}
+    for prune, energy in itertools.product(asked.prune, asked.low_rank):
+        cut = Compress(prune=prune, low_rank=energy, recovery_steps=asked.steps, recovery_rate=asked.rate)
+        print(f"variants: {named(prune, energy)}", file=sys.stderr)
+        folders[named(prune, energy)] = [make(params, name, block.model_copy(update={"compress": cut}))]
     title = "Variants at equal training"
-    compare(out, "variants", title, made, about={"steps": steps}, params=params, name=name)
+    compare(out, "variants", title, folders, about={"steps": asked.steps}, params=params, name=name)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tasks.variants")
-    parser.add_argument("--student", required=True, help="a name under `students:` in params.yaml, trained")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=300, help="of training after the cut")
-    parser.add_argument("--rate", type=float, default=0.3, help="its learning rate, over the training's")
-    parser.add_argument("--prune", type=float, nargs="+", default=[0.0, 0.25, 0.5], help="shares of channels")
-    parser.add_argument("--low-rank", type=float, nargs="+", default=[1.0, 0.7], help="energies that factors keep")
-    asked = parser.parse_args()
-    told = {"steps": asked.steps, "rate": asked.rate, "prunes": asked.prune, "energies": asked.low_rank}
-    guarded("variants", lambda: variants(asked.student, asked.out, **told), asked.student)
+    student_main("variants", variants)

@@ -119,6 +119,7 @@ def make_workspace(root: Path, export: Callable[[Path, str], list[dict[str, Any]
     make_student(folder / "student")
     sha256 = json.loads((folder / "student/student.json").read_text())["weights_sha256"]
     write_json(folder / "exportability/exportability.json", {"figures": {"partitions": 1}, "findings": []})
+    write_json(folder / "variants/variants.json", {"student": "oil", "steps": 0, "rows": []})
     make_benchmark(folder / "benchmark", export(folder / "exported", sha256))
     run(root)
     return folder

@@ -19,6 +19,7 @@ LAYOUT = {
     "train": "data/students/NAME/student",
     "quantise": "data/students/NAME/exported",
     "benchmark": "data/students/NAME/benchmark",
+    "variants": "data/students/NAME/variants",
     "evaluate": "data/students/NAME/report",
     "bundle": "data/students/NAME/bundle",
     "lineage": "data/students/NAME/lineage.json",

@@ -96,6 +96,25 @@ def make_curve(steps: int = 1200) -> list[dict[str, Any]]:
     return lines
 
 
+VARIANTS = [
+    {
+        "student": student,
+        "precision": "int8",
+        "parameters": parameters,
+        "mmac": 134.2,
+        "bytes": 1_100_000,
+        "front": front,
+    }
+    | {"litert_ms": ms, "litert_2_threads_ms": 0.6 * ms, "onnx_ms": ms, "explained_effect": explained, "seeds": 1}
+    | {"sharpness_ratio": 0.98, "ms_ssim": 0.9, "psnr_db": 24.0, "explained_effect_sd": None}
+    for student, parameters, ms, explained, front in (
+        ("whole", 981_452, 2.0, 0.703, True),
+        ("pruned 0.5", 260_000, 1.1, 0.612, True),
+        ("rank 0.7", 700_000, 2.1, 0.69, False),
+    )
+]
+
+
 def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> report.Evidence:
     """All that a report tells, made up but of the right shape."""
     inputs = [
@@ -153,6 +172,7 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
         },
         "curve": make_curve(),
         "exportability": {"figures": {"partitions": 1, "mega_macs": 134.2}, "findings": FINDINGS},
+        "variants": {"steps": 300, "rows": VARIANTS},
         "inputs": inputs,
     }
     return report.Evidence(**(evidence | changes))
@@ -258,7 +278,7 @@ def page(folder: Path) -> Page:
 
 def test_every_picture_exists_and_says_what_it_is(folder: Path, page: Page) -> None:
     pictures = [image for image in page.named("img") if "src" in image]
-    assert len(pictures) == 6 * 4 + 2
+    assert len(pictures) == 6 * 4 + 2 + 1
     for image in pictures:
         assert (folder / str(image["src"])).is_file(), image
         assert image["alt"], image
@@ -420,11 +440,22 @@ def test_a_report_without_int8_interval_or_validation(tmp_path: Path) -> None:
     quality["evidence"] = good(flicker=None, structure_kept=None, photos=(), slices=()).to_json()
     exported = {"files": evidence.exported["files"][:1]}
     curve = [line for line in evidence.curve if "loss" in line][:1]
-    bare = make_evidence(quality=quality, exported=exported, curve=curve)
+    none = {"steps": 0, "rows": []}
+    bare = make_evidence(quality=quality, exported=exported, curve=curve, variants=none)
     panels = {panel: picture for panel, picture in make_panels(0).items() if panel != "int8"}
     report.write_report(tmp_path, bare, {"best": [0]}, lambda row: panels)
     page = Page((tmp_path / "index.html").read_text())
     assert "95" not in page.cells[""].values() and len(page.named("img")) == 3 + 2 + 1
+    assert "Variants" not in page.text and not (tmp_path / "images/variants.png").exists()
+
+
+def test_variants_are_told_with_their_front(folder: Path, page: Page) -> None:
+    [table] = [one for one in page.named("table") if one.get("id") == "variant-table"]
+    assert table is not None and "for the same 300 steps more" in " ".join(page.text.split())
+    for words in ("whole", "pruned 0.5", "0.612"):
+        assert words in page.text
+    with Image.open(folder / "images/variants.png") as picture:
+        assert picture.size == (1080, 660)
 
 
 def test_the_sample_sheet_has_a_row_for_each_band(folder: Path) -> None:

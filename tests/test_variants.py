@@ -1,18 +1,20 @@
 """Variants of a trained student: which are best, and a whole run at its smallest."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from test_train import write_repository
 
 from models.errors import UserError
-from tasks.files import read_json
+from tasks.files import read_json, read_jsonl
 from tasks.params import load_params
 from tasks.pareto import front
 from tasks.train import train
 from tasks.variants import named, variants
 
-ASKED = {"steps": 2, "rate": 0.3, "prunes": [0.0, 0.5], "energies": [1.0]}
+OUT = Path("data/students/oil/variants")
 
 
 def check_written(out: Path, what: str, rows: int) -> None:
@@ -39,22 +41,42 @@ def test_a_student_that_is_cut_already_has_no_variants(
 ) -> None:
     write_repository(tmp_path, repository)
     monkeypatch.chdir(tmp_path)
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(
-        text.replace("prune: 0.0", "prune: 0.5").replace("recovery_steps: 0", "recovery_steps: 1")
-    )
-    with pytest.raises(UserError, match="cut from a whole student"):
-        variants("oil", tmp_path / "out", **ASKED)  # type: ignore[arg-type]
+    change_block(compress={"prune": 0.5, "recovery_steps": 1}, variants={"steps": 2})
+    with pytest.raises(UserError, match=r"variants\.steps: a whole student is compared"):
+        load_params()
+
+
+def test_none_are_made_where_none_are_asked_for(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_repository(tmp_path, repository)
+    monkeypatch.chdir(tmp_path)
+    make()
+    assert [path.name for path in OUT.iterdir()] == ["variants.json"]
+    assert read_json(OUT / "variants.json") == {"student": "oil", "steps": 0, "rows": []}
+
+
+def change_block(**changes: Any) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    for key, value in changes.items():
+        raw["students"]["oil"][key] |= value
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+
+
+def make() -> None:
+    params = load_params()
+    variants(params, "oil", params.student("oil"))
 
 
 @pytest.mark.slow
 def test_variants_of_a_tiny_student(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_repository(tmp_path, repository)
     monkeypatch.chdir(tmp_path)
+    change_block(variants={"steps": 2, "prune": [0.0, 0.5], "low_rank": [1.0]}, quantise_aware={"steps": 2})
     params = load_params()
     train(params, "oil", params.student("oil"))
-    variants("oil", tmp_path / "out", **ASKED)  # type: ignore[arg-type]
-    rows = read_json(tmp_path / "out" / "variants.json")["rows"]
+    make()
+    rows = read_json(OUT / "variants.json")["rows"]
     assert [(row["student"], row["precision"]) for row in rows] == [
         ("whole", "fp32"),
         ("whole", "int8"),
@@ -64,8 +86,12 @@ def test_variants_of_a_tiny_student(tmp_path: Path, repository: Path, monkeypatc
     assert rows[2]["mmac"] < 0.6 * rows[0]["mmac"]
     assert rows[3]["bytes"] < rows[1]["bytes"]
     assert any(row["front"] for row in rows)
-    check_written(tmp_path / "out", "variants", len(rows))
+    check_written(OUT, "variants", len(rows))
+    kept = Path("data/.work/oil/variants")
+    steps = [read_jsonl(path)[-1]["step"] for path in kept.glob("*/student/curve.jsonl")]
+    assert steps == [4, 4]  # two after the cut, two rounded
+    assert not list(kept.glob("*/*.safetensors"))
 
-    made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/variants").rglob("*.tflite")}
-    variants("oil", tmp_path / "out", **ASKED)  # type: ignore[arg-type]
+    made = {path: path.stat().st_mtime_ns for path in kept.rglob("*.tflite")}
+    make()
     assert {path: path.stat().st_mtime_ns for path in made} == made

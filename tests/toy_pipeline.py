@@ -1,4 +1,4 @@
-"""A repository in miniature: ten stages that write files of the real form in milliseconds.
+"""A repository in miniature: eleven stages that write files of the real form in milliseconds.
 
 `python toy_pipeline.py STAGE [STUDENT]` is a stage's command in it. The file `mode`, or TOY_MODE, holds "WHAT STAGE" to
 make a stage fail, break, hang or be killed; "blind quantise" makes a student that changes nothing, "nan evaluate" a
@@ -35,6 +35,7 @@ OUTPUT = {
     "train": "student",
     "quantise": "exported",
     "benchmark": "benchmark",
+    "variants": "variants",
     "evaluate": "report",
     "bundle": "bundle",
 }
@@ -133,6 +134,8 @@ def write(stage: str, out: Path) -> None:
         row = {"file": FILE, "sha256": sha256_file(folder / "exported" / FILE), "threads": 1, "p50_ms": 5.0}
         more = {"p90_ms": 6.0, "p99_ms": 7.0, "peak_mib": 20.0, "runs": 5, "bytes": 7}
         write_json(out / "benchmark.json", {"machine": {"cpu": "toy"}, "files": [row | more]})
+    elif stage == "variants":
+        write_json(out / "variants.json", {"student": STUDENT, "steps": 0, "rows": [], "seed": seed})
     elif stage == "evaluate":
         baselines = {"identity": {"explained_effect": 0.0}, "colour_affine": {"explained_effect": 0.3}}
         quality = {"files": {FILE: FIGURES}, "student": FIGURES, "baselines": baselines, "test_samples": SAMPLES}
