@@ -29,7 +29,8 @@ HELD_OUT = ("china", "coffee")  # the default effect's test photographs, which i
 STYLES = ("oil", "sketch", "comic")
 SIZE = 256
 CROPS_A_PHOTO, PROCEDURAL = 40, 80
-CROP, BATCH = 64, 32
+CROP, BATCH = 96, 16
+LOSSES = {"pixel": 1.0, "structure": 0.5, "gradient": 1.0, "chroma": 0.5, "sharpness": 1.0}
 LEARNING_RATE, WARMUP, AVERAGE = 1e-3, 100, 0.998
 CHECKPOINT_S = 300.0
 
@@ -134,23 +135,23 @@ def batch(photos: Pixels, styles: Pixels, random: np.random.Generator) -> tuple[
 
 
 def loss_of(unet: Any, photo: Any, change: Any, labels: Any, strength: Any, generator: Any) -> Any:
-    """Mean absolute error of the change that is said, and of its differences between neighbours, at random times.
+    """What a student is taught by, between the picture that follows from the change said and the one wanted.
 
-    Early times, which decide most, come more often.
+    At random times; early ones, which decide most, come more often.
     """
     import torch
     from torch.nn import functional
 
+    from models.losses import total
     from models.teachers.restyler import CHANGE_SCALE, FOLD, network_input
 
-    clean = change * CHANGE_SCALE
-    noise = torch.randn(clean.shape, generator=generator)
-    t = 1 - torch.rand(len(clean), generator=generator) ** 1.5
-    mixed = torch.lerp(clean, noise, t.reshape(-1, 1, 1, 1))
-    said = network_input(mixed, photo, strength).contiguous(memory_format=torch.channels_last)
-    off = functional.pixel_shuffle(unet(said, t * 1000, class_labels=labels).sample, FOLD) - clean
-    edges = (off[..., 1:] - off[..., :-1]).abs().mean() + (off[..., 1:, :] - off[..., :-1, :]).abs().mean()
-    return off.abs().mean() + 0.5 * edges
+    noise = torch.randn(change.shape, generator=generator)
+    t = 1 - torch.rand(len(change), generator=generator) ** 2
+    mixed = torch.lerp(change * CHANGE_SCALE, noise, t.reshape(-1, 1, 1, 1))
+    asked = network_input(mixed, photo, strength).contiguous(memory_format=torch.channels_last)
+    said = functional.pixel_shuffle(unet(asked, t * 1000, class_labels=labels).sample, FOLD) / CHANGE_SCALE
+    made, wanted = ((photo + each + 1) / 2 for each in (said, change))
+    return total(made, wanted, LOSSES)[0]
 
 
 def train(out: Path, steps: int, start: Path | None, seed: int) -> None:
