@@ -25,6 +25,9 @@ from models.losses import total
 from models.silence import silence
 from models.training import Objective
 
+ONNX_LEVELS = 64  # of weights on each side of 0: seven bits (models/onnx_int8.py says why)
+LITERT_LEVELS = 127
+
 
 class Rounded(nn.Module):
     """A student's float function in eval mode; in train mode the same with everything rounded as in int8.
@@ -74,8 +77,12 @@ class Rounded(nn.Module):
         return getattr(layer, "weight_bias", getattr(layer, "bias", None))  # what PT2E adds, or the student's own
 
 
-def rounded(student: nn.Module, batch: Tensor) -> Rounded:
-    """A copy of a student that rounds, its first ranges found on `batch` (B,3,H,W) in [0,1]."""
+def rounded(student: nn.Module, batch: Tensor, weight_levels: int = ONNX_LEVELS) -> Rounded:
+    """A copy of a student that rounds, its first ranges found on `batch` (B,3,H,W) in [0,1].
+
+    Weights have `weight_levels` on each side of 0. By default the coarser file's: what learned with them is nearer to
+    float in both.
+    """
     traced = copy.deepcopy(student).eval()
     traced.training = True  # of the whole, not of its parts: without the clamp, with BatchNorm as it is
     size = torch.export.Dim.DYNAMIC
@@ -88,7 +95,7 @@ def rounded(student: nn.Module, batch: Tensor) -> Rounded:
         graph = program.module(check_guards=False)
         folded = convolutions(graph)
         # prepare_qat_pt2e would put BatchNorm back into training; folded and frozen, it is prepare_pt2e's business.
-        graph = prepare_pt2e(graph, make_quantiser())
+        graph = prepare_pt2e(graph, make_quantiser(weight_levels))
     # Without what the exporter notes of its inputs and outputs, which cannot be copied without a warning; and without
     # the BatchNorms.
     graph.graph.set_codegen(torch.fx.graph.CodeGen())
@@ -118,7 +125,7 @@ def owner(node: Any) -> str:
     return str(node.target).rpartition(".")[0]
 
 
-def make_quantiser() -> Any:
+def make_quantiser(weight_levels: int) -> Any:
     """What tells PT2E where to round: everywhere that LiteRT's int8 graph does, but on the picture that comes out.
 
     That one's rounding to 8 bits is the least of all, and would leave no gradient beyond [0,1].
@@ -139,8 +146,8 @@ def make_quantiser() -> Any:
     )
     weights = QuantizationSpec(
         dtype=torch.int8,
-        quant_min=-127,
-        quant_max=127,
+        quant_min=-weight_levels,
+        quant_max=weight_levels,
         qscheme=torch.per_channel_symmetric,
         ch_axis=0,
         observer_or_fake_quant_ctr=FakeQuantize.with_args(

@@ -19,6 +19,14 @@ from tasks.timing import interleaved
 
 CALIBRATION = 8  # how well int8 is calibrated does not change its latency
 
+# The student one would write without measuring.
+REFERENCE: dict[str, Any] = {
+    "encoder": "mobilenetv3_small_050",
+    "decoder_channels": [96, 64, 48, 32],
+    "skip": "concat",
+    "upsample": "bilinear",
+    "head": "full-resolution",
+}
 LATENCY = ("latency, int8 over reference fp32, LiteRT, 1 thread", 0.28, "ratio")
 FILES = (
     ("LiteRT, 1 thread, fp32 over int8", 1.4, "ratio"),
@@ -32,17 +40,6 @@ QUALITY = (
     ("MS-SSIM over the reference's, equal samples", 1.0, "ratio"),
     ("sharpness over the reference's, equal samples", 1.0, "ratio"),
 )
-
-
-def reference_architecture(block: Student) -> dict[str, Any]:
-    """The reference UNet with as many decoder channels as the student has."""
-    return {
-        "encoder": "mobilenetv3_small_050",
-        "decoder_channels": list(block.architecture.decoder_channels),
-        "skip": "concat",
-        "upsample": "bilinear",
-        "head": "full-resolution",
-    }
 
 
 def mega_macs(architecture: dict[str, Any], size: int) -> float:
@@ -88,11 +85,11 @@ def latency(params: Params, name: str, block: Student, work: Path) -> list[Line]
     ours, weights = int8_file(name, block, work)
     say("converting the reference UNet")
     reference = work / "reference.fp32.tflite"
-    reference.write_bytes(to_litert(build_student(reference_architecture(block), size).eval(), size))
+    reference.write_bytes(to_litert(build_student(REFERENCE, size).eval(), size))
     models = [open_model(path, "litert", 1) for path in (ours, reference)]
     times = interleaved(models, warmup=params.benchmark.warmup, runs=params.benchmark.runs)
     ours_ms, reference_ms = (median(row) for row in times.tolist())
-    macs = [mega_macs(one, size) for one in (block.architecture.model_dump(), reference_architecture(block))]
+    macs = [mega_macs(one, size) for one in (block.architecture.model_dump(), REFERENCE)]
     note = (
         f"{ours_ms:.2f} ms ({macs[0]:.0f} MMAC, {weights}) over {reference_ms:.2f} ms ({macs[1]:.0f} MMAC), "
         f"p50 of {times.shape[1]}"

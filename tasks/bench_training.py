@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.bench_device import reference_architecture
+from tasks.bench_device import REFERENCE
 from tasks.params import Student
 
 Pictures = npt.NDArray[np.uint8]
@@ -105,7 +105,7 @@ def plain_step(block: Student, inputs: Pictures, targets: Pictures, work: Path) 
     from models.students import build_student
 
     write_pngs(inputs, targets, work)
-    student = build_student(reference_architecture(block), block.pairs.size).train()
+    student = build_student(REFERENCE, block.pairs.size).train()
     optimizer = torch.optim.Adam(student.parameters(), lr=block.train.learning_rate)
     batches = endless(len(inputs), block, work)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
+from onnx import numpy_helper
 from test_students import SMALL
 from test_train import STUDENT, write_repository
 from tiny_student import SIZE, TinyStudent, tiny_student
@@ -18,7 +20,9 @@ from models.compression import factorise, prune
 from models.errors import UserError
 from models.litert import to_litert
 from models.litert_int8 import LiteRtQuantiser
-from models.quantise_aware import Rounded, objective, rounded, settle
+from models.onnx_export import to_onnx
+from models.onnx_int8 import OnnxQuantiser
+from models.quantise_aware import LITERT_LEVELS, ONNX_LEVELS, Rounded, objective, rounded, settle
 from models.students import build_student, load_student
 from tasks.files import read_json, read_jsonl
 from tasks.params import load_params
@@ -67,7 +71,7 @@ def test_it_rounds_as_the_int8_file_does(upsample: str, likeness: float, left: f
     quantiser = LiteRtQuantiser(content, samples, 1, [name for name, _ in student.named_modules()])
     float_file, int8_file = (opened(one, "litert") for one in (content, quantiser.quantised()))
     expected, found = (np.concatenate([file(one) for one in samples]) for file in (float_file, int8_file))
-    simulated = as_int8(rounded(student, x), x)
+    simulated = as_int8(rounded(student, x, LITERT_LEVELS), x)
     assert np.corrcoef((simulated - expected).ravel(), (found - expected).ravel())[0, 1] > likeness
     assert ((simulated - found) ** 2).mean() < left * ((expected - found) ** 2).mean()
 
@@ -85,11 +89,31 @@ def test_weights_have_the_files_own_scales() -> None:
         for kind, operator in graph.operators
         if kind in CONVOLUTIONS
     ]
-    made = rounded(student, x)
-    scales = [one.scale.numpy() for one in made.quantisers() if one.is_per_channel]
+    scales = weight_scales(rounded(student, x, LITERT_LEVELS))
     assert len(scales) == len(tensors) == 8
     for theirs in tensors[:-1]:  # the head's is six times as large
         assert any(len(ours) == len(theirs) and np.allclose(ours, theirs, rtol=1e-4) for ours in scales)
+
+
+def weight_scales(made: Rounded) -> list[Any]:
+    return [one.scale.numpy() for one in made.quantisers() if one.is_per_channel]
+
+
+def test_weights_learn_on_the_scales_of_the_coarser_file() -> None:
+    """ONNX Runtime's, whose int8 graph has seven bits for weights: half as many levels, found in the file itself."""
+    student, x = student_of("bilinear"), pictures()
+    ours = weight_scales(rounded(student, x))
+    for fine, coarse in zip(weight_scales(rounded(student, x, LITERT_LEVELS)), ours, strict=True):
+        np.testing.assert_allclose(coarse, fine * (LITERT_LEVELS / ONNX_LEVELS), rtol=1e-4)
+    content = OnnxQuantiser(to_onnx(student, SIZE), [one[None] for one in nhwc(x)]).quantised()
+    graph = onnx.load_model_from_string(content).graph
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    # A convolution's inputs are its values, its weights and its bias, each behind a DequantizeLinear with its scale.
+    scales = {node.output[0]: constants[node.input[1]] for node in graph.node if node.op_type == "DequantizeLinear"}
+    theirs = [scales[node.input[1]] for node in graph.node if node.op_type == "Conv"]
+    assert len(ours) == len(theirs) == 8
+    for scale in ours[:-1]:
+        assert any(scale.shape == one.shape and np.allclose(scale, one, rtol=1e-3) for one in theirs)
 
 
 def test_in_eval_mode_it_is_the_student() -> None:
@@ -135,7 +159,7 @@ def test_training_brings_int8_nearer_to_float() -> None:
     made = rounded(student, x)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-3)
     for _ in range(60):
-        loss, _ = objective(1e4)(made, x, targets, {"pixel": 1.0})
+        loss, _ = objective(3e3)(made, x, targets, {"pixel": 1.0})
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
