@@ -10,6 +10,7 @@ import argparse
 import copy
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tasks.stage import WORK, guarded
 HELD_OUT = ("china", "coffee")  # the default effect's test photographs, which its teacher has not seen either
 STYLES = ("oil", "sketch", "comic")
 SIZE = 256
-CROPS_A_PHOTO, PROCEDURAL = 40, 80
+CROPS_A_PHOTO, COLLAGES, PROCEDURAL = 60, 200, 80
 CROP, BATCH = 96, 16
 LOSSES = {"pixel": 1.0, "structure": 0.5, "gradient": 1.0, "chroma": 0.5, "sharpness": 1.0}
 LEARNING_RATE, WARMUP, AVERAGE = 1e-3, 100, 0.998
@@ -49,20 +50,29 @@ def is_coloured(pixels: Pixels) -> bool:
 
 
 def crops(seed: int) -> Pixels:
-    """(n,SIZE,SIZE,3): random crops of the photographs, some mirrored or in other colours, and procedural pictures."""
+    """(n,SIZE,SIZE,3): random crops of the photographs, collages of such, and procedural pictures."""
     random = np.random.default_rng(seed)
-    made = []
-    for pixels in photographs():
-        for _ in range(CROPS_A_PHOTO):
-            short = min(pixels.shape[:2])
-            side = round(short * random.uniform(0.4, 1))
-            left = int(random.integers(pixels.shape[1] - side, endpoint=True))
-            top = int(random.integers(pixels.shape[0] - side, endpoint=True))
-            crop = crop_and_resize(pixels, (left, top, side), SIZE)
-            crop = turn_hue(crop, int(random.integers(30, 330))) if random.random() < 0.5 else crop
-            made.append(crop[:, ::-1] if random.random() < 0.5 else crop)
+    photos = photographs()
+    made = [random_crop(pixels, SIZE, random, 0.4) for pixels in photos for _ in range(CROPS_A_PHOTO)]
+    made += [collage(photos, random) for _ in range(COLLAGES)]
     made += [procedural(random) for _ in range(PROCEDURAL)]
     return np.stack(made)
+
+
+def random_crop(pixels: Pixels, size: int, random: np.random.Generator, least: float) -> Pixels:
+    """(size,size,3): a square of at least that share of the short side, every second one in turned hues."""
+    side = round(min(pixels.shape[:2]) * random.uniform(least, 1))
+    left = int(random.integers(pixels.shape[1] - side, endpoint=True))
+    top = int(random.integers(pixels.shape[0] - side, endpoint=True))
+    crop = crop_and_resize(pixels, (left, top, side), size)
+    return turn_hue(crop, int(random.integers(30, 330))) if random.random() < 0.5 else crop
+
+
+def collage(photos: Sequence[Pixels], random: np.random.Generator) -> Pixels:
+    """Four crops at half the size: the few photographs there are hold less fine detail than others do."""
+    chosen = random.integers(len(photos), size=4)
+    one, two, three, four = (random_crop(photos[at], SIZE // 2, random, 0.6) for at in chosen)
+    return np.concatenate([np.concatenate([one, two]), np.concatenate([three, four])], axis=1)
 
 
 def procedural(random: np.random.Generator) -> Pixels:
@@ -127,8 +137,9 @@ def batch(photos: Pixels, styles: Pixels, random: np.random.Generator) -> tuple[
     for row, label in zip(rows, labels, strict=True):
         top, left = random.integers(SIZE - CROP, size=2, endpoint=True) // 2 * 2
         window = np.s_[top : top + CROP, left : left + CROP]
-        x.append(photos[row][window])
-        y.append(styles[row, label][window])
+        aside = slice(None, None, -1 if random.random() < 0.5 else 1)  # no style has a left and a right
+        x.append(photos[row][window][:, aside])
+        y.append(styles[row, label][window][:, aside])
     photo, style = (torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).float() / 127.5 - 1 for part in (x, y))
     strength = torch.from_numpy(strengths).float()
     return photo, (style - photo) * strength.reshape(-1, 1, 1, 1), torch.from_numpy(labels), strength

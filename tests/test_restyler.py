@@ -122,7 +122,7 @@ def test_it_is_a_teacher(pipeline: Any, tmp_path: Path) -> None:
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training in miniature, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    for name, value in {"SIZE": 64, "CROP": 32, "BATCH": 2, "CROPS_A_PHOTO": 1, "PROCEDURAL": 2}.items():
+    for name, value in {"SIZE": 64, "CROP": 32, "BATCH": 2, "CROPS_A_PHOTO": 1, "COLLAGES": 1, "PROCEDURAL": 2}.items():
         monkeypatch.setattr(train_restyler, name, value)
     for name, answer in {"new_unet": lambda styles: new_unet(styles, WIDTHS)}.items():
         monkeypatch.setattr(f"models.teachers.restyler.{name}", answer)
