@@ -11,8 +11,14 @@ from torch.optim import Optimizer
 from models.files import replacing
 
 
-def save_state(path: Path, step: int, networks: Mapping[str, nn.Module], optimisers: Mapping[str, Optimizer]) -> None:
-    """Write everything, whole or not at all."""
+def save_state(
+    path: Path,
+    step: int,
+    networks: Mapping[str, nn.Module],
+    optimisers: Mapping[str, Optimizer],
+    **about: str,
+) -> None:
+    """Write everything, whole or not at all; `about` comes back from `restore_about`."""
     from safetensors.torch import save_file
 
     tensors = {f"{key}/{name}": value for key, part in networks.items() for name, value in part.state_dict().items()}
@@ -22,7 +28,7 @@ def save_state(path: Path, step: int, networks: Mapping[str, nn.Module], optimis
     with replacing(path) as temporary:
         # A copy each: safetensors refuses tensors that share memory.
         whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        save_file(whole, temporary, metadata={"step": str(step)})
+        save_file(whole, temporary, metadata={"step": str(step), **about})
 
 
 def restore_state(path: Path, networks: Mapping[str, nn.Module], optimisers: Mapping[str, Optimizer]) -> int:
@@ -40,12 +46,23 @@ def restore_state(path: Path, networks: Mapping[str, nn.Module], optimisers: Map
     for key, network in networks.items():
         network.load_state_dict(parts[key])
     for key, optimiser in optimisers.items():
+        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
         moments: dict[int, dict[str, Any]] = {}
         for name, value in parts[key].items():
             number, _, what = name.partition("/")
-            moments.setdefault(int(number), {})[what] = value
+            # A fused optimiser walks weight and moments in memory order: give them the same strides.
+            same = torch.empty_like(weights[int(number)]).copy_(value) if value.ndim else value
+            moments.setdefault(int(number), {})[what] = same
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     return step
+
+
+def restore_about(path: Path) -> dict[str, str]:
+    """What `save_state` was told besides."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
 
 
 def follow(average: nn.Module, network: nn.Module, kept: float) -> None:

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.errors import UserError
-from models.losses import total
 from models.silence import silence
-from models.training import Objective
+from models.terms import Look, Part, Term
 
 ONNX_LEVELS = 64  # of weights on each side of 0: seven bits (models/onnx_int8.py says why)
 LITERT_LEVELS = 127
@@ -41,8 +40,11 @@ class Rounded(nn.Module):
         self.folded = dict(folded)  # by convolution, the BatchNorm that was folded into it; "" for none
 
     def forward(self, x: Tensor) -> Tensor:
-        """As above."""
-        [y] = self.graph(x)
+        """As above; UserError where values have grown beyond all numbers."""
+        try:
+            [y] = self.graph(x)
+        except AssertionError as error:  # what torchao says of a range that is none
+            raise UserError(f"rounding finds no range for a layer ({error}): lower quantise_aware.rate") from None
         return y if self.training else y.clamp(0.0, 1.0)
 
     def plain(self, x: Tensor) -> Tensor:
@@ -175,28 +177,19 @@ def make_quantiser(weight_levels: int) -> Any:
     return LikeLiteRt()
 
 
-def objective(weight: float) -> Objective:
-    """The training's losses of the rounded picture, and `weight` times its mean squared distance from the float one.
+class Rounding(Term):
+    """Part "rounding": the mean squared distance of the rounded picture from the float one, of a `Rounded` student."""
 
-    Raises UserError where values have grown beyond all numbers, and for a student that several processes share.
-    """
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
 
-    def losses(
-        student: nn.Module, inputs: Tensor, targets: Tensor, weights: Mapping[str, float]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        if not isinstance(student, Rounded):  # accelerate wraps it where there are several processes
-            raise UserError("quantise_aware learns in one process: start the stage train without accelerate launch")
-        try:
-            picture = student(inputs)
-        except AssertionError as error:  # what torchao says of a range that is none
-            raise UserError(f"rounding finds no range for a layer ({error}): lower quantise_aware.rate") from None
-        loss, parts = total(picture, targets, weights)
-        if not weight:
-            return loss, parts
-        apart = functional.mse_loss(picture, student.plain(inputs))
-        return loss + weight * apart, parts | {"rounding": apart.detach()}
-
-    return losses
+    def forward(self, look: Look) -> dict[str, Part]:
+        """Nothing at a weight of 0, as the float picture costs a second pass."""
+        if not self.weight:
+            return {}
+        assert isinstance(look.student, Rounded)
+        return {"rounding": Part(self.weight, functional.mse_loss(look.output, look.student.plain(look.inputs)))}
 
 
 def settle(student: nn.Module, trained: nn.Module, batches: Iterable[Tensor]) -> None:

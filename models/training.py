@@ -1,62 +1,46 @@
 """The training loop: AdamW, warm-up then cosine, an average of the weights, checkpoints without pickle.
 
 Step t depends on the state after step t-1 and on t alone, so a run that was killed and resumed ends with
-the same bits as one that was not (on CPU with a fixed number of threads).
+the same bits as one that was not (on CPU with a fixed number of threads). Asked to stop by Ctrl-C or SIGTERM, it ends
+the step it is at, keeps its state and stops. What is learnt from is terms (models/terms.py); the loop knows no pictures
+but in `validate`.
+
+Several processes, started by accelerate's or torch's launcher, share each batch; what they find is averaged
+(models/processes.py), so a checkpoint of any number of them is gone on from by any other.
 """
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.batches import Array, Batches, to_tensor
+from models.checkpoints import restore_about, restore_state, save_state
 from models.errors import UserError
-from models.losses import total
+from models.processes import agree, average_buffers, average_gradients, stop_when_asked
+from models.terms import Look, Part, Term, inner_outputs, share_of_gradient, total
 
 Line = dict[str, Any]
-# (student, inputs, targets, weights of the losses) -> the loss and its unweighted parts by name
-Objective = Callable[[nn.Module, Tensor, Tensor, Mapping[str, float]], tuple[Tensor, dict[str, Tensor]]]
-
-
-def imitate(
-    student: nn.Module, inputs: Tensor, targets: Tensor, weights: Mapping[str, float]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The losses between what the student makes of the inputs and the teacher's pictures."""
-    return total(student(inputs), targets, weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How long and how fast to learn, and what counts."""
+    """How long and how fast to learn."""
 
     steps: int
     learning_rate: float
     weight_decay: float
     warmup_steps: int
     ema_decay: float
-    losses: Mapping[str, float]
     checkpoint_every: int
     validate_every: int
-    objective: Objective = imitate
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a caller may show while training goes on."""
-
-    step: int
-    loss: float
-    samples_per_second: float
 
 
 @dataclass(slots=True)
@@ -66,18 +50,18 @@ class Training:
     student: nn.Module
     average: AveragedModel
     optimizer: torch.optim.Optimizer
+    terms: nn.ModuleList
     step: int = 0
     curve: list[Line] = field(default_factory=list)
 
 
-def begin(student: nn.Module, recipe: Recipe) -> Training:
+def begin(student: nn.Module, recipe: Recipe, terms: Sequence[Term]) -> Training:
     """A training at step 0, in channels_last memory order (1.6 to 2.2 times faster on CPU)."""
     student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(student, multi_avg_fn=moving_average(recipe.ema_decay), use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        student.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    return Training(student, average, optimizer)
+    learning = [*student.parameters(), *(weight for term in terms for weight in term.beside())]
+    optimizer = torch.optim.AdamW(learning, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    return Training(student, average, optimizer, nn.ModuleList(terms))
 
 
 def moving_average(decay: float) -> Callable[..., None]:
@@ -94,34 +78,70 @@ def moving_average(decay: float) -> Callable[..., None]:
     return update
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to zero (Loshchilov & Hutter 2017)."""
+def rate(step: int, recipe: Recipe) -> float:
+    """The share of the learning rate at a step: linear warm-up, then a cosine to 0 (Loshchilov & Hutter 2017)."""
     if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+        return (step + 1) / recipe.warmup_steps
     share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    return 0.5 * (1 + math.cos(math.pi * share))
 
 
 def train_step(training: Training, batch: tuple[Tensor, Tensor], recipe: Recipe, accelerator: Accelerator) -> Line:
     """One update; returns the step's losses as floats. Raises UserError when the loss is not finite."""
+    share = rate(training.step, recipe)
     for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate(training.step, recipe)
+        group["lr"] = recipe.learning_rate * share
     inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
-    with accelerator.autocast():
-        loss, parts = recipe.objective(training.student, inputs, targets, recipe.losses)
-    value = loss.item()
-    if not math.isfinite(value):
-        found = ", ".join(f"{name} {part.item():.3g}" for name, part in parts.items())
-        raise UserError(
-            f"the loss is {value} at step {training.step} ({found}): lower train.learning_rate (after it, "
-            "compress.recovery_rate or quantise_aware.rate), or look for broken pairs (dvc repro curate)"
-        )
+    look, loss = _judge(training, inputs, targets, recipe, accelerator)
+    line = _told(training.step + 1, loss, look.parts)
+    weights = [weight for group in training.optimizer.param_groups for weight in group["params"]]
+    if (training.step + 1) % recipe.validate_every == 0 and accelerator.is_main_process:
+        line["shares"] = share_of_gradient(look.parts, weights)
     accelerator.backward(loss)
+    average_gradients(weights, accelerator)
     training.optimizer.step()
     training.optimizer.zero_grad(set_to_none=True)
-    training.average.update_parameters(accelerator.unwrap_model(training.student))
+    average_buffers(training.student, accelerator)
+    for term in training.terms:
+        for own in term.learn(look, share):  # type: ignore[operator]
+            average_gradients(own, accelerator)
+    training.average.update_parameters(training.student)
     training.step += 1
-    return {"step": training.step, "loss": value, "losses": {name: part.item() for name, part in parts.items()}}
+    return line
+
+
+def _judge(
+    training: Training, inputs: Tensor, targets: Tensor, recipe: Recipe, accelerator: Accelerator
+) -> tuple[Look, Tensor]:
+    """What the student makes of a batch, and the loss by all terms."""
+    with inner_outputs(training.student, training.terms) as inner:  # type: ignore[arg-type]
+        with accelerator.autocast():
+            output = training.student(inputs)
+        look = Look(
+            student=training.student,
+            inputs=inputs,
+            targets=targets,
+            output=output.float(),
+            step=training.step,
+            share=training.step / recipe.steps,
+            inner=dict(inner),
+        )
+    for term in training.terms:
+        look.parts = {**look.parts, **term(look)}
+    return look, total(look.parts)
+
+
+def _told(step: int, loss: Tensor, parts: dict[str, Part]) -> Line:
+    """A line of the curve; UserError where the loss is no number."""
+    value = loss.item()
+    line = {"step": step, "loss": value, "losses": {name: part.value.item() for name, part in parts.items()}}
+    if not math.isfinite(value):
+        found = ", ".join(f"{name} {part:.3g}" for name, part in line["losses"].items())
+        raise UserError(
+            f"the loss is {value} at step {step - 1} ({found}): lower train.learning_rate (after it, "
+            "compress.recovery_rate or quantise_aware.rate), or look for broken pairs (dvc repro curate)"
+        )
+    return line
 
 
 @torch.no_grad()
@@ -151,71 +171,66 @@ def run(
     checkpoint: Path,
     show: Callable[[Training, Line], None],
 ) -> nn.Module:
-    """Train to the last step, saving `checkpoint` on the way; returns the averaged student in eval mode."""
-    share = slice(accelerator.process_index, None, accelerator.num_processes)
-    training.student, training.optimizer = accelerator.prepare(training.student, training.optimizer)
-    training.average.to(accelerator.device)
-    while training.step < recipe.steps:
-        training.student.train()
-        line = train_step(training, batches.batch(training.step, share), recipe, accelerator)
-        last = training.step == recipe.steps
-        if training.step % 10 == 0 or last:
-            training.curve.append(line)
-        if training.step % recipe.validate_every == 0 or last:
-            training.curve.append(
-                {"step": training.step, **validate(training.average, *validation, accelerator.device)}
-            )
-        if accelerator.is_main_process and (training.step % recipe.checkpoint_every == 0 or last):
-            save_checkpoint(training, accelerator, checkpoint)
-        show(training, line)
+    """Train to the last step, saving `checkpoint` on the way; returns the averaged student in eval mode.
+
+    KeyboardInterrupt, with everything saved, where the process was asked to stop.
+    """
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    to_device(training, accelerator.device)
+    with stop_when_asked() as asked:
+        while training.step < recipe.steps:
+            training.student.train()
+            line = train_step(training, batches.batch(training.step, mine), recipe, accelerator)
+            last = training.step == recipe.steps
+            if accelerator.is_main_process:
+                note(training, line, validation, recipe, accelerator.device)
+            stops = agree(bool(asked), accelerator)
+            if accelerator.is_main_process and (last or stops or training.step % recipe.checkpoint_every == 0):
+                save_checkpoint(training, checkpoint)
+            if stops and not last:
+                raise KeyboardInterrupt
+            show(training, line)
     return training.average.module.eval()
 
 
-def _tensors(training: Training, student: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for prefix, state in (("student", student.state_dict()), ("average", training.average.state_dict())):
+def to_device(training: Training, device: torch.device) -> None:
+    """Move everything that learns; an optimiser's state follows its weights."""
+    training.student.to(device)
+    training.average.to(device)
+    training.terms.to(device)
+    for state in training.optimizer.state.values():
         for name, value in state.items():
-            yield f"{prefix}.{name}", value
-    for index, slots in training.optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            yield f"optimizer.{index}.{name}", value
+            if isinstance(value, Tensor) and value.ndim:
+                state[name] = value.to(device)
 
 
-def save_checkpoint(training: Training, accelerator: Accelerator, path: Path) -> None:
+def note(training: Training, line: Line, validation: tuple[Array, Array], recipe: Recipe, device: torch.device) -> None:
+    """Add to the curve what belongs there: every tenth step, and a validation where it is due."""
+    last = training.step == recipe.steps
+    if training.step % 10 == 0 or "shares" in line or last:
+        training.curve.append(line)
+    if training.step % recipe.validate_every == 0 or last:
+        training.curve.append({"step": training.step, **validate(training.average, *validation, device)})
+
+
+def _parts(training: Training) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+    networks: dict[str, nn.Module] = {"student": training.student, "average": training.average}
+    optimisers = {"optimizer": training.optimizer}
+    for number, term in enumerate(training.terms):
+        networks[f"term{number}"] = term
+        optimisers |= {f"term{number}.{name}": one for name, one in term.optimisers().items()}  # type: ignore[operator]
+    return networks, optimisers
+
+
+def save_checkpoint(training: Training, path: Path) -> None:
     """Write the whole state to one safetensors file: temporary, fsync, rename."""
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in _tensors(training, accelerator.unwrap_model(training.student))
-    }
-    data = save(tensors, metadata={"step": str(training.step), "curve": json.dumps(training.curve)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    save_state(path, training.step, *_parts(training), curve=json.dumps(training.curve))
 
 
 def resume(training: Training, path: Path) -> bool:
     """Load `path` into a training just begun; False when there is no checkpoint."""
     if not path.exists():
         return False
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not iterable
-    for prefix, module in (("student.", training.student), ("average.", training.average)):
-        module.load_state_dict(
-            {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        )
-    weights = list(training.student.parameters())
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".")
-            # The fused optimiser walks weight and moments in memory order: give them the same strides.
-            same = torch.empty_like(weights[int(index)]).copy_(value) if value.ndim else value
-            state.setdefault(int(index), {})[slot] = same
-    groups = training.optimizer.state_dict()["param_groups"]
-    training.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    training.step, training.curve = int(metadata["step"]), json.loads(metadata["curve"])
+    training.step = restore_state(path, *_parts(training))
+    training.curve = json.loads(restore_about(path)["curve"])
     return True

@@ -75,15 +75,14 @@ def our_step(block: Student, inputs: Pictures, targets: Pictures) -> Callable[[]
     from models.batches import Batches
     from models.students import build_student
     from models.training import Recipe, begin, train_step
+    from tasks.train import make_terms
 
     settings = block.train
-    chosen = settings.model_dump(
-        include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay", "losses"}
-    )
+    chosen = settings.model_dump(include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay"})
     recipe = Recipe(**chosen, checkpoint_every=settings.steps, validate_every=settings.steps)
     accelerator = Accelerator()
-    training = begin(build_student(block.architecture.model_dump(), block.pairs.size), recipe)
-    training.student, training.optimizer = accelerator.prepare(training.student, training.optimizer)
+    student = build_student(block.architecture.model_dump(), block.pairs.size)
+    training = begin(student, recipe, make_terms(block, student))
     training.student.train()
     batches = Batches(inputs, targets, batch_size=settings.batch_size, crop=settings.crop, seed=settings.seed)
 
@@ -112,7 +111,7 @@ def plain_step(block: Student, inputs: Pictures, targets: Pictures, work: Path) 
     def step() -> None:
         torch.use_deterministic_algorithms(False)  # a plain loop would not ask for it
         picture, target = next(batches)
-        loss, _ = total(student(picture), target, block.train.losses)
+        loss = total(student(picture), target, block.train.losses)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -194,6 +194,32 @@ class Architecture(Section):
     head: Literal["pixel-shuffle", "full-resolution"]
 
 
+class Feature(Section):
+    """A module of the student that is to hold what one of the teacher's holds (models/feature_distillation.py)."""
+
+    loss: Literal["fitnets", "attention", "relations"]
+    student: str  # its dotted path, such as encoder.levels.3
+    teacher: str  # the teacher's; of an ONNX file the name of a tensor
+    weight: Weight
+
+
+class Adversarial(Section):
+    """A discriminator that the student learns to pass (models/adversarial.py)."""
+
+    weight: Weight  # how hard it moves the student's picture, over the other losses together; 0 leaves it out
+    begin: Annotated[float, Field(ge=0, lt=1)]  # share of the training from which on the student feels it
+    scales: Positive  # discriminators, each at half the size of the one before
+    channels: Positive  # of a discriminator's first layer
+    rate: PositiveFloat  # its learning rate, over the student's
+
+
+class Consistency(Section):
+    """Steadiness under a moving, noisy camera (models/consistency.py)."""
+
+    weight: Weight  # at the end of the training; 0 leaves it out
+    begin: Annotated[float, Field(ge=0, lt=1)]  # share of the training from which on it rises from 0
+
+
 class Train(Section):
     """One student's training."""
 
@@ -206,6 +232,9 @@ class Train(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     seed: Count
     losses: dict[str, Weight]  # by the names in models/losses.py
+    features: list[Feature]  # what is learnt of the teacher's inside besides; each step then runs the teacher too
+    adversarial: Adversarial
+    consistency: Consistency
 
 
 class Compress(Section):

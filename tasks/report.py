@@ -310,13 +310,26 @@ def obstacle_rows(findings: Sequence[Json]) -> list[dict[str, Any]]:
 
 
 def loss_rows(evidence: Evidence) -> list[dict[str, Any]]:
-    """Each loss with its weight and its last logged value, smallest step last."""
+    """Each part of the loss with its last value and its share of the gradient, when first and last measured.
+
+    Parts come and go: an adversary from the middle on, the rounding at the end.
+    """
     logged = [line["losses"] for line in evidence.curve if "losses" in line]
-    final = logged[-1] if logged else {}
-    return [
-        {"name": name, "weight": weight, "value": final.get(name), "weighted": weight * final.get(name, 0.0)}
-        for name, weight in evidence.student["train"]["losses"].items()
-    ]
+    shares = [line["shares"] for line in evidence.curve if "shares" in line]
+    rows = []
+    for name in dict.fromkeys(name for losses in logged for name in losses):
+        values = [losses[name] for losses in logged if name in losses]
+        own = [one[name] for one in shares if name in one]
+        rows.append(
+            {
+                "name": name,
+                "weight": evidence.student["train"]["losses"].get(name),
+                "value": values[-1],
+                "first": own[0] if own else None,
+                "last": own[-1] if own else None,
+            }
+        )
+    return rows
 
 
 def origin_rows(inputs: Sequence[Input]) -> list[dict[str, Any]]:

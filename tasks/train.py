@@ -34,9 +34,25 @@ from tasks.stage import STUDENTS, student_main, work_folder
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.terms import Term
     from models.training import Line, Recipe, Training
 
-CODE = ("batches.py", "compression.py", "encoders.py", "losses.py", "students.py", "training.py")  # as in dvc.yaml
+# As in dvc.yaml.
+CODE = (
+    "adversarial.py",
+    "batches.py",
+    "checkpoints.py",
+    "compression.py",
+    "consistency.py",
+    "encoders.py",
+    "feature_distillation.py",
+    "losses.py",
+    "perceptual.py",
+    "processes.py",
+    "students.py",
+    "terms.py",
+    "training.py",
+)
 ROUNDING_CODE = ("quantise_aware.py",)  # besides, where it is asked for
 SEEN = 32  # whole pictures, on which a student that learns to be rounded has its ranges and statistics measured
 
@@ -149,17 +165,47 @@ def first(block: Student) -> tuple["nn.Module", dict[str, int]]:
     return load_student(Path(block.init)), record.get("ranks", {})
 
 
+def make_terms(block: Student, student: "nn.Module") -> "list[Term]":
+    """What the block says a student is taught by."""
+    from models.adversarial import Adversarial
+    from models.consistency import Consistency
+    from models.feature_distillation import FeatureDistillation, Link
+    from models.teachers.inner import inner_features
+    from models.terms import Pictures
+
+    settings = block.train
+    terms: list[Term] = [Pictures(settings.losses)]
+    if settings.features:
+        links = [Link(**link.model_dump()) for link in settings.features]
+        teacher = inner_features(block.teacher.model_dump(), [link.teacher for link in links])
+        terms.append(FeatureDistillation(links, teacher, student, settings.crop))
+    if settings.consistency.weight:
+        terms.append(Consistency(**settings.consistency.model_dump(), seed=settings.seed))
+    if settings.adversarial.weight:  # the last, as it is weighed against all others
+        rate = settings.adversarial.rate * settings.learning_rate
+        terms.append(Adversarial(**settings.adversarial.model_dump(exclude={"rate"}), learning_rate=rate))
+    return terms
+
+
 def learn(
-    name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path
+    name: str,
+    block: Student,
+    student: "nn.Module",
+    recipe: "Recipe",
+    checkpoint: Path,
+    terms: "list[Term] | None" = None,
 ) -> "tuple[nn.Module, list[Line]]":
-    """Run the training loop with a progress bar; returns the averaged student and its curve."""
+    """Run the training loop with a progress bar; returns the averaged student and its curve.
+
+    `terms` are those of the block unless told otherwise.
+    """
     import torch
     from accelerate import Accelerator
 
     from models.batches import Batches, open_pairs
     from models.training import begin, resume, run
 
-    training = begin(student, recipe)
+    training = begin(student, recipe, make_terms(block, student) if terms is None else terms)
     if resume(training, checkpoint):
         print(f"train: going on from step {training.step}")
     folder = STUDENTS / name / "pairs"
@@ -198,18 +244,16 @@ def recovery_recipe(recipe: "Recipe", block: Student) -> "Recipe":
 def learn_rounded(name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path) -> "list[Line]":
     """Train a student on in place, rounded as in int8; returns the curve."""
     from models.batches import Batches, open_pairs
-    from models.quantise_aware import objective, rounded, settle
+    from models.quantise_aware import Rounding, rounded, settle
+    from models.terms import Pictures
 
     pairs = open_pairs(STUDENTS / name / "pairs", "train")
     seen, _ = Batches(*pairs, batch_size=SEEN, crop=block.pairs.size, seed=block.train.seed).batch(0)
     settings = block.quantise_aware
-    tuned = replace(
-        recipe,
-        steps=settings.steps,
-        learning_rate=recipe.learning_rate * settings.rate,
-        objective=objective(settings.weight),
-    )
-    trained, curve = learn(name, block, rounded(student, seen), tuned, checkpoint)
+    tuned = replace(recipe, steps=settings.steps, learning_rate=recipe.learning_rate * settings.rate)
+    # Its traced copy has no modules by the student's names, and an adversary would begin anew.
+    terms = [Pictures(block.train.losses), Rounding(settings.weight)]
+    trained, curve = learn(name, block, rounded(student, seen), tuned, checkpoint, terms)
     settle(student, trained, (seen[start : start + 8] for start in range(0, SEEN, 8)))
     return curve
 
@@ -219,9 +263,7 @@ def make_recipe(params: Params, block: Student) -> "Recipe":
     from models.training import Recipe
 
     return Recipe(
-        **block.train.model_dump(
-            include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay", "losses"}
-        ),
+        **block.train.model_dump(include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay"}),
         checkpoint_every=params.train.checkpoint_every,
         validate_every=params.train.validate_every,
     )

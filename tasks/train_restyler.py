@@ -162,7 +162,7 @@ def loss_of(unet: Any, photo: Any, change: Any, labels: Any, strength: Any, gene
     asked = network_input(mixed, photo, strength).contiguous(memory_format=torch.channels_last)
     said = functional.pixel_shuffle(unet(asked, t * 1000, class_labels=labels).sample, FOLD) / CHANGE_SCALE
     made, wanted = ((photo + each + 1) / 2 for each in (said, change))
-    return total(made, wanted, LOSSES)[0]
+    return total(made, wanted, LOSSES)
 
 
 def train(out: Path, steps: int, start: Path | None, seed: int) -> None:

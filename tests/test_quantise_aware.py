@@ -20,10 +20,12 @@ from models.compression import factorise, prune
 from models.errors import UserError
 from models.litert import to_litert
 from models.litert_int8 import LiteRtQuantiser
+from models.losses import pixel
 from models.onnx_export import to_onnx
 from models.onnx_int8 import OnnxQuantiser
-from models.quantise_aware import LITERT_LEVELS, ONNX_LEVELS, Rounded, objective, rounded, settle
+from models.quantise_aware import LITERT_LEVELS, ONNX_LEVELS, Rounded, Rounding, rounded, settle
 from models.students import build_student, load_student
+from models.terms import Look, Part
 from tasks.files import read_json, read_jsonl
 from tasks.params import load_params
 from tasks.quantise import opened
@@ -137,13 +139,19 @@ def test_every_weight_learns() -> None:
     assert not [name for name, weight in made.named_parameters() if weight.grad is None or not weight.grad.any()]
 
 
+def rounding(made: Rounded, x: torch.Tensor, weight: float) -> dict[str, Part]:
+    """The part of the loss that the term adds."""
+    return Rounding(weight)(Look(student=made, inputs=x, targets=x, output=made(x), step=0, share=0.0))
+
+
 def test_the_distance_to_float_is_a_loss_beside_the_others() -> None:
     made, x = rounded(student_of("bilinear"), pictures()), pictures()
-    alone, parts = objective(0.0)(made, x, x, {"pixel": 1.0})
-    assert set(parts) == {"pixel"}
-    both, parts = objective(1000.0)(made, x, x, {"pixel": 1.0})
-    assert set(parts) == {"pixel", "rounding"} and parts["rounding"] > 0
-    torch.testing.assert_close(both - 1000 * parts["rounding"], alone.detach(), rtol=0.02, atol=0, check_device=False)
+    assert rounding(made, x, 0.0) == {}
+    part = rounding(made, x, 1000.0)["rounding"]
+    assert part.weight == 1000.0
+    apart = (made(x) - made.plain(x)).square().mean()
+    torch.testing.assert_close(part.value, apart, rtol=0.02, atol=0, check_device=False)
+    assert apart > 0
 
 
 def test_training_brings_int8_nearer_to_float() -> None:
@@ -152,14 +160,13 @@ def test_training_brings_int8_nearer_to_float() -> None:
     targets = student(x).detach()  # learned already: what is left is the rounding
 
     def apart() -> float:
-        _, parts = objective(1.0)(rounded(student, x), x, x, {"pixel": 1.0})
-        return parts["rounding"].item()
+        return rounding(rounded(student, x), x, 1.0)["rounding"].value.item()
 
     before = apart()
     made = rounded(student, x)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-3)
     for _ in range(60):
-        loss, _ = objective(3e3)(made, x, targets, {"pixel": 1.0})
+        loss = pixel(made(x), targets) + 3e3 * rounding(made, x, 1.0)["rounding"].value
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -256,12 +263,6 @@ def killed_after(save: Callable[..., None]) -> Callable[..., None]:
 def test_a_rate_that_breaks_it_is_one_line(here: Path) -> None:
     with pytest.raises(UserError, match=r"quantise_aware\.rate"):
         run_with(steps=6, rate=1e30)
-
-
-def test_several_processes_are_refused() -> None:
-    x = pictures()
-    with pytest.raises(UserError, match="learns in one process"):
-        objective(1000.0)(torch.nn.Sequential(rounded(student_of("nearest"), x)), x, x, {"pixel": 1.0})
 
 
 @pytest.mark.parametrize("settings", [{"steps": -1}, {"rate": 0}, {"rate": float("nan")}, {"weight": -1}, {"speed": 1}])

@@ -25,9 +25,9 @@ class OnnxTeacher:
 
     def __init__(self, *, path: str, sha256: str, name: str, version: int) -> None:
         self.name = f"{name} v{version}"
-        data = _read_pinned(Path(path), sha256, self.name)
+        data = read_pinned(Path(path), sha256, self.name)
         _refuse_external_weights(data, self.name)
-        self.session = _start(data, self.name)
+        self.session = start(data, self.name)
         self.layout, self.shape = _image_contract(self.session, self.name)
         self.digest = teacher_digest({"kind": "onnx", "sha256": sha256})
 
@@ -62,7 +62,7 @@ class OnnxTeacher:
                 )
 
 
-def _read_pinned(path: Path, sha256: str, name: str) -> bytes:
+def read_pinned(path: Path, sha256: str, name: str) -> bytes:
     """The bytes of `path`, or a UserError if they are not there or not the pinned ones."""
     try:
         data = path.read_bytes()
@@ -104,12 +104,12 @@ def _refuse_external_weights(data: bytes, name: str) -> None:
         )
 
 
-def _start(data: bytes, name: str) -> "onnxruntime.InferenceSession":
+def start(data: bytes, name: str, threads: int = 1) -> "onnxruntime.InferenceSession":
     """A session on one thread: sums are then added in one order, whatever the machine or the workers."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # the one-line error below says what went wrong
     try:
