@@ -41,6 +41,8 @@ class Recipe:
     ema_decay: float
     checkpoint_every: int
     validate_every: int
+    precision: str = "no"  # accelerate's mixed_precision
+    compile: bool = False
 
 
 @dataclass(slots=True)
@@ -177,6 +179,8 @@ def run(
     """
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     to_device(training, accelerator.device)
+    if recipe.compile:
+        training.student.compile()
     with stop_when_asked() as asked:
         while training.step < recipe.steps:
             training.student.train()

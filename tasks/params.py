@@ -94,7 +94,12 @@ class Curate(Section):
 class TrainShared(Section):
     """What all trainings share."""
 
-    threads: Positive  # fixed, so that sums are added in the same order on every machine
+    threads: Positive  # fixed, as sums are added in another order else
+    # That share each batch, and the threads among them. On CPU two of one thread each are faster than one of two; where
+    # there are GPUs, one a GPU.
+    processes: Positive
+    precision: Literal["no", "bf16"]  # bf16 pays on a GPU; CPUs are slower with it
+    compile: bool  # by torch.compile, which pays on a GPU
     checkpoint_every: Positive  # steps between resume checkpoints
     validate_every: Positive  # steps between passes over the validation pairs
 
@@ -379,6 +384,16 @@ class Params(Section):
                 raise ValueError(
                     f"students.{name}.gate.target {block.gate.target} is not among benchmark.targets "
                     f"({', '.join(self.benchmark.targets)})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> "Params":
+        for name, block in self.students.items():
+            if block.train.batch_size % self.train.processes:
+                raise ValueError(
+                    f"students.{name}.train.batch_size {block.train.batch_size} is no multiple of train.processes "
+                    f"{self.train.processes}, which share it evenly"
                 )
         return self
 

@@ -10,7 +10,7 @@ digest of everything that decides the result, so a checkpoint is never taken for
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from tasks.files import (
     write_json,
     write_jsonl,
 )
+from tasks.helpers import beside
 from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS, student_main, work_folder
@@ -59,11 +60,45 @@ SEEN = 32  # whole pictures, on which a student that learns to be rounded has it
 
 def train(params: Params, name: str, block: Student) -> None:
     """Train one student from its pairs, going on from a checkpoint of the same work if there is one."""
+    log = work_folder(name) / "train.helpers.log"
+    threads = max(1, params.train.threads // params.train.processes)
+    with beside(params.train.processes, "tasks.train_helper", ["--student", name], log, threads=threads):
+        taught = teach(params, name, block, threads)
+    record = {
+        "architecture": block.architecture.model_dump(),
+        "size": block.pairs.size,
+        "parameters": sum(parameter.numel() for parameter in taught.student.parameters()),
+        "pairs": taught.pairs["digest"],
+        "teacher": taught.pairs["teacher"],
+        "init": taught.start,
+        "train": block.train.model_dump(),
+        "compress": block.compress.model_dump(),
+        "quantise_aware": block.quantise_aware.model_dump(),
+        "ranks": taught.ranks,
+        "final": taught.curve[-2]["losses"],
+        "val": {key: value for key, value in taught.curve[-1].items() if key != "step"},
+    }
+    publish(STUDENTS / name / "student", taught.student, record, taught.curve)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """A student that has been through all phases of its training, and what it came from."""
+
+    student: "nn.Module"
+    curve: "list[Line]"  # empty in a helper process
+    ranks: dict[str, int]
+    pairs: dict[str, Any]  # pairs.json
+    start: str
+
+
+def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
+    """All phases: training, the recovery after a cut, and training to be rounded; the same in each process."""
     from models.losses import check_losses
     from models.torch_setup import prepare_torch
 
     check_losses(block.train.losses)
-    prepare_torch(params.train.threads)
+    prepare_torch(threads)
     pairs = check_pairs(STUDENTS / name / "pairs", block)
     start = start_record(Path(block.init), block)
     work = {
@@ -71,7 +106,8 @@ def train(params: Params, name: str, block: Student) -> None:
         "architecture": block.architecture.model_dump(),
         "init": start,
         "train": block.train.model_dump(),
-        "shared": params.train.model_dump(),
+        # Of any number of processes and threads: each goes on from what another has begun.
+        "shared": params.train.model_dump(exclude={"processes", "threads"}),
         # Without the code, a changed loss would be handed the old one's finished checkpoint.
         "code": digests(CODE),
     }
@@ -88,21 +124,7 @@ def train(params: Params, name: str, block: Student) -> None:
         more = {"compress": block.compress.model_dump(), "quantise_aware": block.quantise_aware.model_dump()}
         checkpoint = own_checkpoint(work_folder(name), "round", work | more | {"rounding": digests(ROUNDING_CODE)})
         curve = going_on(curve, learn_rounded(name, block, student, recipe, checkpoint))
-    record = {
-        "architecture": block.architecture.model_dump(),
-        "size": block.pairs.size,
-        "parameters": sum(parameter.numel() for parameter in student.parameters()),
-        "pairs": pairs["digest"],
-        "teacher": pairs["teacher"],
-        "init": start,
-        "train": block.train.model_dump(),
-        "compress": block.compress.model_dump(),
-        "quantise_aware": block.quantise_aware.model_dump(),
-        "ranks": ranks,
-        "final": curve[-2]["losses"],
-        "val": {key: value for key, value in curve[-1].items() if key != "step"},
-    }
-    publish(STUDENTS / name / "student", student, record, curve)
+    return Taught(student=student, curve=curve, ranks=ranks, pairs=pairs, start=start)
 
 
 def digests(files: Sequence[str]) -> dict[str, str]:
@@ -112,6 +134,8 @@ def digests(files: Sequence[str]) -> dict[str, str]:
 
 def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":
     """A curve with that of the training after it, whose steps are counted on."""
+    if not curve:  # a helper process keeps none
+        return more
     return curve + [line | {"step": curve[-1]["step"] + line["step"]} for line in more]
 
 
@@ -148,7 +172,7 @@ def own_checkpoint(folder: Path, phase: str, work: Mapping[str, Any]) -> Path:
     mine = folder / f"{phase}-{sha256_json(work)[:16]}.safetensors"
     for stale in folder.glob(f"{phase}-*.safetensors"):
         if stale != mine:
-            stale.unlink()
+            stale.unlink(missing_ok=True)  # a helper process does the same
     return mine
 
 
@@ -217,7 +241,8 @@ def learn(
         def show(training: "Training", line: "Line") -> None:
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
 
-        average = run(training, batches, open_pairs(folder, "val"), recipe, Accelerator(), checkpoint, show)
+        accelerator = Accelerator(mixed_precision=recipe.precision)
+        average = run(training, batches, open_pairs(folder, "val"), recipe, accelerator, checkpoint, show)
     # Back from where it was trained: what comes after reads pictures on the CPU.
     return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
 
@@ -266,6 +291,8 @@ def make_recipe(params: Params, block: Student) -> "Recipe":
         **block.train.model_dump(include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay"}),
         checkpoint_every=params.train.checkpoint_every,
         validate_every=params.train.validate_every,
+        precision=params.train.precision,
+        compile=params.train.compile,
     )
 
 

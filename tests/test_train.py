@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from processes import wait_until
@@ -16,6 +17,7 @@ from scenes import scene
 from test_students import SMALL
 
 import models
+from models.checkpoints import restore_about
 from models.errors import UserError
 from models.students import load_student
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
@@ -31,7 +33,7 @@ def write_repository(folder: Path, repository: Path, **settings: Any) -> None:
     params = yaml.safe_load((repository / "params.yaml").read_text())
     block = params["students"]["oil"]
     params["students"] = {"oil": block}
-    params["train"] = {"threads": 1, "checkpoint_every": 2, "validate_every": 10}
+    params["train"] |= {"threads": 1, "processes": 1, "checkpoint_every": 2, "validate_every": 10}
     block["architecture"] = SMALL
     block["pairs"]["size"] = 64
     block["train"] |= {"steps": 30, "batch_size": 2, "crop": 64, "warmup_steps": 2, **settings}
@@ -193,3 +195,75 @@ def test_a_cut_without_recovery_is_refused(here: Path) -> None:
     cut(here, recovery_steps=0)
     with pytest.raises(UserError, match=r"students\.oil\.compress.*recovery_steps"):
         load_params()
+
+
+def in_processes(here: Path, count: int, **settings: Any) -> None:
+    """Have the batch shared by so many processes."""
+    raw = yaml.safe_load((here / "params.yaml").read_text())
+    raw["train"] |= {"processes": count}
+    raw["students"]["oil"]["train"] |= settings
+    (here / "params.yaml").write_text(yaml.safe_dump(raw))
+
+
+def test_two_processes_learn_as_one_does_and_go_on_from_one_another(here: Path) -> None:
+    """Stopped by SIGTERM in two processes, gone on in one: near what one alone ends with (BatchNorm sees halves)."""
+    subprocess.run(STAGE, check=True, stderr=subprocess.DEVNULL)
+    alone = read_jsonl(STUDENT / "curve.jsonl")
+    shutil.rmtree(STUDENT)
+    shutil.rmtree(here / "data/.work")
+    in_processes(here, 2)
+
+    process = subprocess.Popen(STAGE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: bool(list(here.glob("data/.work/oil/train-*.safetensors"))))
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert "Traceback" not in (here / "data/.work/oil/train.helpers.log").read_text()  # told, it stopped too
+    assert not processes_of("tasks.train_helper")
+    [checkpoint] = here.glob("data/.work/oil/train-*.safetensors")
+    begun = int(restore_about(checkpoint)["step"])
+    assert 2 <= begun < 30
+
+    in_processes(here, 1)
+    again = subprocess.run(STAGE, check=True, capture_output=True, text=True)
+    assert f"going on from step {begun}" in again.stdout
+    curve = read_jsonl(STUDENT / "curve.jsonl")
+    assert [line["step"] for line in curve] == [line["step"] for line in alone]
+    assert curve[-1]["val_l1"] == pytest.approx(alone[-1]["val_l1"], rel=0.25)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(here: Path) -> None:
+    in_processes(here, 3)
+    with pytest.raises(UserError, match=r"students\.oil\.train\.batch_size 2 .* train\.processes 3"):
+        load_params()
+
+
+def test_a_helper_that_is_killed_ends_the_training_in_one_line(here: Path) -> None:
+    in_processes(here, 2, steps=100_000)
+    process = subprocess.Popen(STAGE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: bool(list(here.glob("data/.work/oil/train-*.safetensors"))))
+    [helper] = processes_of("tasks.train_helper")
+    helper.kill()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    assert "a helper process of the training was lost" in told.splitlines()[-1]
+    assert "Traceback" not in told
+
+
+def test_a_killed_training_leaves_no_helper(here: Path) -> None:
+    in_processes(here, 2, steps=100_000)
+    process = subprocess.Popen(STAGE, stderr=subprocess.DEVNULL)
+    wait_until(lambda: bool(list(here.glob("data/.work/oil/train-*.safetensors"))))
+    [helper] = processes_of("tasks.train_helper")
+    process.kill()
+    process.wait()
+    psutil.wait_procs([helper], timeout=20)
+    assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+
+
+def processes_of(module: str) -> list[psutil.Process]:
+    """The running processes below this one that have that module on their command line."""
+    here = psutil.Process()
+    below = [child for child in here.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in below if module in child.cmdline()]
