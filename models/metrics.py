@@ -98,8 +98,14 @@ def laplacian_energy(image: Tensor) -> Tensor:
 
 def mean_chroma(image: Tensor) -> Tensor:
     """Mean distance from grey, sqrt(Cb^2 + Cr^2) in full-range BT.601 YCbCr: (B,3,H,W) -> (B,), 0 is grey."""
-    grey = luma(image)[:, 0]
-    blue, red = (image[:, 2] - grey) / 1.772, (image[:, 0] - grey) / 1.402
+    return chroma_error(image, torch.zeros_like(image))
+
+
+def chroma_error(output: Tensor, target: Tensor) -> Tensor:
+    """Mean distance of the chromas (Cb, Cr), full-range BT.601, place by place: two (B,3,H,W) -> (B,)."""
+    difference = output - target
+    grey = luma(difference)[:, 0]
+    blue, red = (difference[:, 2] - grey) / 1.772, (difference[:, 0] - grey) / 1.402
     return (blue.square() + red.square()).sqrt().mean(dim=(1, 2))
 
 

@@ -17,7 +17,6 @@ from torch.nn import functional
 SEED = 20151213
 WIDTHS = (16, 32, 64, 96)
 PLAIN = 4  # filters of the first layer that see colour and brightness as they are
-POOLED = sum(WIDTHS)
 
 
 class RandomFeatures(nn.Module):
@@ -53,8 +52,9 @@ class RandomFeatures(nn.Module):
         return found
 
     def pooled(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) in [0,1] -> (B,POOLED): each feature's mean over the picture, to compare sets of pictures by."""
-        return torch.cat([one.mean(dim=(2, 3)) for one in self(x)], dim=1)
+        """(B,3,H,W) in [0,1] -> (B,C): each feature's mean and deviation, to compare sets of pictures by."""
+        found = self(x)
+        return torch.cat([*(one.mean(dim=(2, 3)) for one in found), *(spread(one) for one in found)], dim=1)
 
 
 @cache

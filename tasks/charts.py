@@ -158,6 +158,24 @@ def pareto_png(rows: Sequence[Line], title: str) -> bytes:
     return buffer.getvalue()
 
 
+def curves_png(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], title: str) -> bytes:
+    """Explained effect on the validation pairs over samples seen, a line for each name, as a PNG on white."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    with rc_context(style(DARK)):
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        for index, (name, (samples, effects)) in enumerate(curves.items()):
+            line = ("-", "--", ":")[index // len(COLOURS) % 3]
+            axes.plot(samples, effects, line, color=COLOURS[index % len(COLOURS)], label=name)
+        axes.set(title=title, xlabel="training samples seen", ylabel="explained effect, validation")
+        axes.legend(loc="lower right", fontsize=7.5)
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def png(picture: Pictures) -> bytes:
     """(H,W,3) uint8 as a PNG file."""
     from PIL import Image

@@ -6,6 +6,7 @@ one line that names the key.
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -430,7 +431,7 @@ def check_files(params: Params, student: str) -> None:
             raise UserError(f"params.yaml: students.{student}.teacher.{place.key}: nothing lies at {place.where}")
 
 
-def with_profile(block: dict[str, Any], overrides: Profile) -> dict[str, Any]:
+def with_profile(block: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a student's block with the values of a profile; the given block, whose parts may be shared, stays."""
     changed = copy.deepcopy(block)
     for key, value in overrides.items():
@@ -446,17 +447,21 @@ def with_profile(block: dict[str, Any], overrides: Profile) -> dict[str, Any]:
     return changed
 
 
+def changed_student(block: Student, overrides: Mapping[str, Any], where: str) -> Student:
+    """A student's block with other values at keys joined by dots; UserError with `where` if it does not fit."""
+    try:
+        return Student.model_validate(with_profile(block.model_dump(), overrides))
+    except ValidationError as error:
+        raise UserError(_plain(error, where)) from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 def _check_profiles(params: Params) -> None:
     """Refuse a profile that does not fit every student, before it is wanted in the middle of a night."""
     for profile, overrides in params.profiles.items():
         for name, block in params.students.items():
-            where = f"params.yaml: profiles.{profile} for student {name}"
-            try:
-                Student.model_validate(with_profile(block.model_dump(), overrides))
-            except ValidationError as error:
-                raise UserError(_plain(error, where)) from None
-            except UserError as error:
-                raise UserError(f"{where}: {error}") from None
+            changed_student(block, overrides, f"params.yaml: profiles.{profile} for student {name}")
 
 
 def parse_params(raw: Any) -> Params:

@@ -1,0 +1,262 @@
+"""What a change of the recipe is worth: students of one effect, taught in several ways on equal samples.
+
+Reads pairs/ of data/students/NAME and a plan: recipes by name, each a change of the student's block (default:
+tasks/recipes.yaml). Every recipe is trained with each seed (without `quantise_aware`, which changes the look of none)
+and measured on the test pairs. Writes OUT/ (default: data/recipes/PLAN/NAME): recipes.json, recipes.md (the table),
+curves.png (explained effect on the validation pairs over samples) and samples.png. May be killed and run again: what
+is finished is kept in data/.work/NAME/recipes.
+
+Command: python -m tasks.recipes PLAN --student NAME [--steps 600] [--seeds 0 1 2] [--only RECIPE ...] [--latency]
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from models.errors import UserError
+from tasks.charts import curves_png, sample_sheet
+from tasks.files import read_json, read_jsonl, replacing_folder, sha256_json, write_bytes, write_json, write_text
+from tasks.machine_state import machine
+from tasks.params import Params, Student, changed_student, load_params, parse_yaml
+from tasks.pareto import PICTURES, timed
+from tasks.stage import STUDENTS, guarded, work_folder
+
+COMPARED = Path("data/recipes")
+PLANS = Path(__file__).with_suffix(".yaml")
+# Of quality.json and headings; the last two of a set, not of a picture.
+FIGURES = {
+    "psnr_db": ("PSNR dB", 2),
+    "ms_ssim": ("MS-SSIM", 3),
+    "perceptual": ("perceptual", 3),
+    "explained_effect": ("explained effect", 3),
+    "sharpness_ratio": ("sharpness", 2),
+    "chroma_ratio": ("chroma", 2),
+    "chroma_error": ("chroma error", 2),
+    "kid": ("KID x1000", 1),
+    "flicker": ("flicker", 1),
+}
+Plan = dict[str, dict[str, Any]]
+Row = dict[str, Any]
+
+
+def read_plan(path: Path, plan: str, only: Sequence[str]) -> Plan:
+    """The recipes of a plan by name, those of `only` if it names any; UserError for what is none."""
+    try:
+        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    if not isinstance(raw, dict) or plan not in raw:
+        raise UserError(
+            f"{path} has no plan {plan!r}; there are: {', '.join(raw) if isinstance(raw, dict) else 'none'}"
+        )
+    recipes = raw[plan]
+    if not isinstance(recipes, dict) or not all(isinstance(change, dict) for change in recipes.values()):
+        raise UserError(f"{path}: {plan}: must be recipes by name, each keys of a student's block with values")
+    unknown = [name for name in only if name not in recipes]
+    if unknown:
+        raise UserError(f"{path}: {plan} has no {unknown[0]!r}; there are: {', '.join(recipes)}")
+    return {name: recipes[name] for name in only or recipes}
+
+
+def make(params: Params, name: str, block: Student) -> Path:
+    """The folder with student/ and seconds.json of one recipe and seed; made if it is not there yet."""
+    from tasks.train import CODE, digests, first, learn, make_recipe, publish, start_record
+
+    start = start_record(Path(block.init), block)
+    work = block.model_dump(include={"architecture", "train"}) | {"init": start, "code": digests(CODE)}
+    work |= {"pairs": read_json(STUDENTS / name / "pairs" / "pairs.json")["digest"]}
+    folder = work_folder(name) / "recipes" / sha256_json(work)[:16]
+    if (folder / "student").is_dir():
+        return folder
+    begun, ranks = first(block)
+    started = time.monotonic()
+    trained, curve = learn(name, block, begun, make_recipe(params, block), folder / "checkpoint.safetensors")
+    count = sum(parameter.numel() for parameter in trained.parameters())
+    record = {"architecture": block.architecture.model_dump(), "size": block.pairs.size, "parameters": count}
+    write_json(folder / "seconds.json", round(time.monotonic() - started, 1))  # of the last go, if it was killed
+    publish(folder / "student", trained, record | {"ranks": ranks}, curve)
+    (folder / "checkpoint.safetensors").unlink()
+    return folder
+
+
+def measure(folder: Path, pairs: Path) -> dict[str, float]:
+    """FIGURES of one student in float32 on the test pairs, with KID's own deviation."""
+    kept = folder / "quality.json"
+    if not kept.exists():
+        write_json(kept, judge(folder / "student", pairs))
+    found: dict[str, float] = read_json(kept)
+    return found
+
+
+def judge(student: Path, pairs: Path) -> dict[str, float]:
+    """What `measure` keeps."""
+    import torch
+
+    from models import metrics
+    from models.distribution import kid, pooled
+    from models.perceptual import distances
+    from models.stability import flicker
+    from models.students import load_student
+    from tasks.quality import BATCH, read_pairs, to_pictures
+
+    inputs, targets = read_pairs(pairs, "test")
+    network = load_student(student)
+    columns, outputs, theirs = [], [], []
+    with torch.inference_mode():
+        for x, y in metrics.batches([inputs, targets], BATCH):
+            picture, teacher = metrics.to_tensor(x), metrics.to_tensor(y)
+            output = network(picture)
+            found = metrics.measure(output, picture, teacher)
+            found["perceptual"] = distances(output, teacher).double().numpy()
+            found["chroma_error"] = metrics.chroma_error(output, teacher).double().numpy()
+            columns.append(found)
+            outputs.append(pooled([output]))
+            theirs.append(pooled([teacher]))
+        joined = metrics.join(columns)
+        moved = flicker(lambda pictures: to_pictures(network(metrics.to_tensor(pictures))), inputs)
+    apart, deviation = kid(torch.cat(outputs), torch.cat(theirs))
+    figures = metrics.pool(joined) | {"flicker": moved, "kid": 1000 * apart, "kid_sd": 1000 * deviation}
+    figures["perceptual"] = float(joined["perceptual"].mean())
+    figures["chroma_error"] = 255 * float(joined["chroma_error"].mean())
+    return {key: round(value, 6) for key, value in figures.items()}
+
+
+def row_of(label: str, folders: Sequence[Path], pairs: Path) -> Row:
+    """Mean and deviation over the seeds of each figure, and how long the training took."""
+    found = [measure(folder, pairs) for folder in folders]
+    row: Row = {"recipe": label, "seeds": len(found), "kid_sd": mean(one["kid_sd"] for one in found)}
+    row["parameters"] = read_json(folders[0] / "student" / "student.json")["parameters"]
+    row["seconds"] = [read_json(folder / "seconds.json") for folder in folders]
+    for figure in FIGURES:
+        values = [one[figure] for one in found]
+        row[figure] = round(mean(values), 6)
+        row[f"{figure}_sd"] = round(stdev(values), 6) if len(values) > 1 else None
+    return row
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table: mean ± deviation over the seeds; of one seed, KID's own deviation."""
+    headings = ["recipe", *(heading for heading, _ in FIGURES.values()), "training, s"]
+    latency = "int8_ms" in rows[0]
+    lines = [[*headings, *(["int8 ms", "fp32 ms"] * latency)], ["---"] * (len(headings) + 2 * latency)]
+    for row in rows:
+        cells = [row["recipe"]]
+        for figure, (_, digits) in FIGURES.items():
+            spread = row[f"{figure}_sd"]
+            if figure == "kid" and spread is None:
+                spread = row["kid_sd"]
+            cells.append(f"{row[figure]:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else ""))
+        cells.append(f"{mean(row['seconds']):.0f}")
+        lines.append([*cells, *([f"{row['int8_ms']:.2f}", f"{row['fp32_ms']:.2f}"] if latency else [])])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def add_latency(rows: Sequence[Row], folders: Mapping[str, Sequence[Path]], params: Params) -> None:
+    """Put p50 of each recipe's LiteRT files into its row, all timed in turn on one thread."""
+    from tasks.pareto import LITERT
+    from tasks.quantise import export
+
+    exported = {}
+    for label, made in folders.items():
+        folder = made[0]
+        if not (folder / "exported" / "exported.json").exists():
+            name = folder.parents[1].name
+            if not (folder / "pairs").exists():
+                (folder / "pairs").symlink_to((STUDENTS / name / "pairs").resolve())
+            export(folder, params.quantise, sizes=[], threads=params.train.threads)
+        exported[label] = folder / "exported"
+    times = timed(exported, params.benchmark)
+    for row in rows:
+        for precision in ("int8", "fp32"):
+            row[f"{precision}_ms"] = times[row["recipe"]][precision][LITERT]
+
+
+def samples(folders: Mapping[str, Sequence[Path]], pairs: Path) -> bytes:
+    """A PNG of some test pictures: input, teacher, and what the first seed's student of each recipe makes of it."""
+    import torch
+
+    from models.metrics import to_tensor
+    from models.spread import spread
+    from models.students import load_student
+    from tasks.quality import read_pairs, to_pictures
+
+    inputs, targets = read_pairs(pairs, "test")
+    rows = spread(len(inputs), PICTURES)
+    columns = {"input": inputs[rows], "teacher": targets[rows]}
+    with torch.inference_mode():
+        for label, made in folders.items():
+            output = to_pictures(load_student(made[0] / "student")(to_tensor(inputs[rows])))
+            columns[label] = np.rint(output * 255).astype(np.uint8)
+    sheet = {str(at + 1): {name: column[at] for name, column in columns.items()} for at in range(len(rows))}
+    return sample_sheet(sheet, {name: name for name in columns})
+
+
+def curves(folders: Mapping[str, Sequence[Path]], batch_size: int) -> dict[str, tuple[list[int], list[float]]]:
+    """Samples seen and the explained effect on the validation pairs, mean over the seeds, by recipe."""
+    found = {}
+    for label, made in folders.items():
+        lines = [
+            [line for line in read_jsonl(folder / "student" / "curve.jsonl") if "val_explained_effect" in line]
+            for folder in made
+        ]
+        effects = [mean(line["val_explained_effect"] for line in same) for same in zip(*lines, strict=True)]
+        found[label] = [line["step"] * batch_size for line in lines[0]], effects
+    return found
+
+
+def recipes(name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int], latency: bool) -> None:
+    """Make all students, measure them and write `out`."""
+    from models.torch_setup import prepare_torch
+
+    params = load_params()
+    block = params.student(name)
+    pairs = STUDENTS / name / "pairs"
+    prepare_torch(params.train.threads)
+    folders: dict[str, list[Path]] = {}
+    for seed in seeds:
+        for label, change in plan.items():
+            print(f"recipes: {label}, seed {seed}", file=sys.stderr)
+            changed = changed_student(block, change | {"train.steps": steps, "train.seed": seed}, f"recipe {label}")
+            folders.setdefault(label, []).append(make(params, name, changed))
+    rows = [row_of(label, made, pairs) for label, made in folders.items()]
+    if latency:
+        add_latency(rows, folders, params)
+    title = f"{name}, {steps} steps of {block.train.batch_size} crops, {len(seeds)} seeds"
+    about = {"student": name, "steps": steps, "seeds": list(seeds), "recipes": plan, "machine": machine()}
+    with replacing_folder(out) as made:
+        write_json(made / "recipes.json", about | {"rows": rows})
+        write_text(made / "recipes.md", table(rows))
+        write_bytes(made / "curves.png", curves_png(curves(folders, block.train.batch_size), title))
+        write_bytes(made / "samples.png", samples(folders, pairs))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tasks.recipes")
+    parser.add_argument("plan", help="a name in the file of plans")
+    parser.add_argument("--student", required=True, help="a name under `students:` in params.yaml, curated")
+    parser.add_argument("--plans", type=Path, default=PLANS, help="a YAML file of plans")
+    parser.add_argument("--only", nargs="+", default=[], help="recipes of the plan")
+    parser.add_argument("--steps", type=int, default=600, help="of training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--latency", action="store_true", help="export the first seed's student of each and time it")
+    parser.add_argument("--out", type=Path, help="default: data/recipes/PLAN/NAME")
+    asked = parser.parse_args()
+    guarded(
+        "recipes",
+        lambda: recipes(
+            asked.student,
+            asked.out or COMPARED / asked.plan / asked.student,
+            read_plan(asked.plans, asked.plan, asked.only),
+            steps=asked.steps,
+            seeds=asked.seeds,
+            latency=asked.latency,
+        ),
+        asked.student,
+    )
