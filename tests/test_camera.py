@@ -39,7 +39,7 @@ def test_light_goes_there_and_back() -> None:
     assert np.array_equal(to_pixels(np.array([-1.0, 2.0], np.float32)), [0, 255])
 
 
-@settings(deadline=None)  # the first call imports scipy.signal
+@settings(deadline=None)  # busy machines
 @given(SHARES, SHARES, SHARES, st.integers(0, 2**31), st.integers(32, 70), st.integers(32, 70))
 def test_any_camera_gives_a_picture_of_the_same_shape_from_its_seed(
     blur: float, noise: float, compression: float, seed: int, height: int, width: int
