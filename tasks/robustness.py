@@ -62,8 +62,8 @@ def all_of_it(picture: Pictures, random: np.random.Generator) -> Pictures:
 # Fixed points of the ranges that models/camera.py draws from; radius and length in pixels, JPEG's quality.
 CONDITIONS: dict[str, Degrade] = {
     "clean": lambda picture, random: picture,
-    "defocus 1.5": lambda picture, random: camera.blur(picture, camera.disc(1.5)),
-    "defocus 3": lambda picture, random: camera.blur(picture, camera.disc(3.0)),
+    "blur 1.5": lambda picture, random: camera.blur(picture, camera.disc(1.5)),
+    "blur 3": lambda picture, random: camera.blur(picture, camera.disc(3.0)),
     "motion 8": lambda picture, random: camera.blur(picture, camera.line(8.0, random.uniform(0, math.pi))),
     "noise dim": noisy(NOISY[0]),
     "noise dark": noisy(NOISY[1]),

@@ -50,10 +50,10 @@ def test_the_table_tells_who_copes() -> None:
     teacher = {condition: by_model["teacher"]["explained_effect"] for condition, by_model in found.items()}
     assert teacher.pop("clean") == pytest.approx(1)
     assert all(value < 0.999 for value in teacher.values())
-    for mild, strong in (("defocus 1.5", "defocus 3"), ("noise dim", "noise dark"), ("JPEG 40", "JPEG 15")):
+    for mild, strong in (("blur 1.5", "blur 3"), ("noise dim", "noise dark"), ("JPEG 40", "JPEG 15")):
         assert teacher[strong] < teacher[mild]
     assert (
-        found["defocus 3"]["teacher"]["sharpness_ratio"] < 0.2 < 1.1 < found["noise dark"]["teacher"]["sharpness_ratio"]
+        found["blur 3"]["teacher"]["sharpness_ratio"] < 0.2 < 1.1 < found["noise dark"]["teacher"]["sharpness_ratio"]
     )
     lines = table(found).splitlines()
     assert len(lines) == 2 + len(CONDITIONS) and lines[2].startswith("| clean | 1.000 |")
