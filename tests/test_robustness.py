@@ -52,9 +52,7 @@ def test_the_table_tells_who_copes() -> None:
     assert all(value < 0.999 for value in teacher.values())
     for mild, strong in (("blur 1.5", "blur 3"), ("noise dim", "noise dark"), ("JPEG 40", "JPEG 15")):
         assert teacher[strong] < teacher[mild]
-    assert (
-        found["blur 3"]["teacher"]["sharpness_ratio"] < 0.2 < 1.1 < found["noise dark"]["teacher"]["sharpness_ratio"]
-    )
+    assert found["blur 3"]["teacher"]["sharpness_ratio"] < 0.2 < 1.1 < found["noise dark"]["teacher"]["sharpness_ratio"]
     lines = table(found).splitlines()
     assert len(lines) == 2 + len(CONDITIONS) and lines[2].startswith("| clean | 1.000 |")
 
