@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.camera import Camera
+
 Array = npt.NDArray[np.uint8]
 
 
@@ -27,11 +29,16 @@ def to_tensor(images: Array) -> Tensor:
 
 
 class Batches:
-    """Random crops of (input, target) pairs, mirrored half of the time; batch(t) depends on (seed, t) only."""
+    """Random crops of (input, target) pairs, mirrored half of the time; batch(t) depends on (seed, t) only.
 
-    def __init__(self, inputs: Array, targets: Array, *, batch_size: int, crop: int, seed: int) -> None:
+    Inputs are seen through `camera` where there is one; targets never are.
+    """
+
+    def __init__(
+        self, inputs: Array, targets: Array, *, batch_size: int, crop: int, seed: int, camera: Camera | None = None
+    ) -> None:
         self.inputs, self.targets = inputs, targets
-        self.batch_size, self.crop, self.seed = batch_size, crop, seed
+        self.batch_size, self.crop, self.seed, self.camera = batch_size, crop, seed, camera
 
     def rows(self, step: int) -> npt.NDArray[np.int64]:
         """Which pairs batch `step` holds: epochs are shuffled one by one, no pair waits for another's second turn."""
@@ -49,11 +56,15 @@ class Batches:
         corners = rng.integers(0, room, size=(self.batch_size, 2))
         mirror = rng.random(self.batch_size) < 0.5
         places = list(zip(self.rows(step), corners, mirror, strict=True))[share]
-        return self._cut(self.inputs, places), self._cut(self.targets, places)
+        inputs, targets = self._cut(self.inputs, places), self._cut(self.targets, places)
+        if self.camera:
+            for place, crop in zip(range(self.batch_size)[share], inputs, strict=True):
+                crop[:] = self.camera(crop, np.random.default_rng((self.seed, 2, step, place)))
+        return to_tensor(inputs), to_tensor(targets)
 
-    def _cut(self, images: Array, places: list[tuple[int, npt.NDArray[np.int64], bool]]) -> Tensor:
+    def _cut(self, images: Array, places: list[tuple[int, npt.NDArray[np.int64], bool]]) -> Array:
         crops = np.empty((len(places), self.crop, self.crop, 3), np.uint8)
         for target, (row, (top, left), flip) in zip(crops, places, strict=True):
             piece = images[row, top : top + self.crop, left : left + self.crop]
             target[:] = piece[:, ::-1] if flip else piece
-        return to_tensor(crops)
+        return crops

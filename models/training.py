@@ -9,9 +9,12 @@ Several processes, started by accelerate's or torch's launcher, share each batch
 (models/processes.py), so a checkpoint of any number of them is gone on from by any other.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,10 +184,10 @@ def run(
     to_device(training, accelerator.device)
     if recipe.compile:
         training.student.compile()
-    with stop_when_asked() as asked:
+    with stop_when_asked() as asked, ahead(batches, training.step, mine) as following:
         while training.step < recipe.steps:
             training.student.train()
-            line = train_step(training, batches.batch(training.step, mine), recipe, accelerator)
+            line = train_step(training, next(following), recipe, accelerator)
             last = training.step == recipe.steps
             if accelerator.is_main_process:
                 note(training, line, validation, recipe, accelerator.device)
@@ -195,6 +198,26 @@ def run(
                 raise KeyboardInterrupt
             show(training, line)
     return training.average.module.eval()
+
+
+@contextmanager
+def ahead(batches: Batches, step: int, mine: slice) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """Batches from a step on, without end, each made in a thread while the one before is learnt from."""
+
+    def make(step: int) -> tuple[Tensor, Tensor]:
+        batch = batches.batch(step, mine)
+        # What is pinned is copied to a GPU while that works.
+        return (batch[0].pin_memory(), batch[1].pin_memory()) if torch.cuda.is_available() else batch
+
+    def following() -> Iterator[tuple[Tensor, Tensor]]:
+        waiting = pool.submit(make, step)
+        for later in itertools.count(step + 1):
+            ready = waiting.result()
+            waiting = pool.submit(make, later)
+            yield ready
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        yield following()
 
 
 def to_device(training: Training, device: torch.device) -> None:

@@ -120,7 +120,7 @@ def compare(rival: Rival, params: Params, work: Path) -> tuple[float, float]:
     inputs = list(_inputs(pictures))
     from_nothing = rival.settings["kind"] == "stylegan2"  # else its inversions are timed, which no loop lacks
     count = {"train_crops": -(-rival.pairs // len(inputs)), "samples": rival.pairs if from_nothing else 0}
-    asked = Pairs(size=SIZE, held_out_crops=1, min_scale=0.5, recolour=0.0, seed=0, **count)
+    asked = Pairs(size=SIZE, held_out_crops=1, min_scale=0.5, recolour=0.0, occlude=0.0, expose=0.0, seed=0, **count)
     pairs = (plan_samples(asked, "bench") if from_nothing else plan(inputs, asked, "bench"))[: rival.pairs]
     one = rival.load()
     shown = _shown(inputs, pictures, rival.pairs // 3)

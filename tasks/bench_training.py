@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tasks.bench_device import REFERENCE
 from tasks.params import Student
+from tasks.train import batching
 
 Pictures = npt.NDArray[np.uint8]
 WARMUP, BLOCKS, STEPS = 2, 4, 4
@@ -84,7 +85,7 @@ def our_step(block: Student, inputs: Pictures, targets: Pictures) -> Callable[[]
     student = build_student(block.architecture.model_dump(), block.pairs.size)
     training = begin(student, recipe, make_terms(block, student))
     training.student.train()
-    batches = Batches(inputs, targets, batch_size=settings.batch_size, crop=settings.crop, seed=settings.seed)
+    batches = Batches(inputs, targets, **batching(block))
 
     def step() -> tuple[float, float]:
         started = time.perf_counter()

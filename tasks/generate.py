@@ -34,6 +34,7 @@ from models.teachers.pinned import places
 from tasks.cluster import on_cluster
 from tasks.files import read_json, sha256_json, write_json, write_jsonl
 from tasks.need import check_need
+from tasks.occluders import KINDS
 from tasks.params import Pairs, Params, Student
 from tasks.progress import progress
 from tasks.records import Input, Pair, read_records
@@ -41,6 +42,9 @@ from tasks.shards import Job, is_whole, make_shard
 from tasks.stage import STUDENTS, die_with_parent, student_main, work_folder
 
 INPUTS = Path("data/inputs")
+# Of exposure, in stops: darker and brighter than the input by so much.
+DARKER, BRIGHTER = (-3.0, -0.5), (0.5, 2.5)
+GAMMA = (0.75, 1.35)
 FORMAT = 2  # raise it when crops are cut or stored in another way: shards begun before are then not used
 
 
@@ -127,7 +131,7 @@ def plan_samples(pairs: Pairs, teacher: str) -> list[Pair]:
 
 
 def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
-    """Crop `k` of an input: a random square inside it, a share of those for training in other colours."""
+    """Crop `k` of an input: a random square inside it, a share of those for training changed."""
     random = np.random.default_rng(int(sha256_json([pairs.seed, item.digest, k]), 16))
     short = min(item.width, item.height)
     side = max(1, min(short, round(short * random.uniform(pairs.min_scale, 1))))
@@ -136,8 +140,10 @@ def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
     seed = int(random.integers(2**31))
     turned = item.split == "train" and random.random() < pairs.recolour
     hue = int(random.integers(30, 330, endpoint=True)) if turned else 0
+    changes = _changes(item, pairs, k)
+    known = [teacher, item.digest, [left, top, side], hue, pairs.size, seed]
     return Pair(
-        id=sha256_json([teacher, item.digest, [left, top, side], hue, pairs.size, seed]),
+        id=sha256_json([*known, changes] if changes else known),
         teacher=teacher,
         input=item.digest,
         crop=(left, top, side),
@@ -147,7 +153,23 @@ def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
         group=item.group,
         finite=True,
         clipped=0.0,
+        **changes,
     )
+
+
+def _changes(item: Input, pairs: Pairs, k: int) -> dict[str, Any]:
+    """Fields of crop `k`'s Pair that say what is drawn into it and how it is exposed, where either is done.
+
+    Whether a share is 0 or not, and what it is, changes nothing about the pairs it does not take.
+    """
+    if item.split != "train":
+        return {}
+    random = np.random.default_rng(int(sha256_json([pairs.seed, item.digest, k, "changes"]), 16))
+    occluded, exposed, dark = random.random(3) < (pairs.occlude, pairs.expose, 0.5)
+    occluder = str(random.choice(list(KINDS)))
+    stops, gamma = random.uniform(*(DARKER if dark else BRIGHTER)), random.uniform(*GAMMA)
+    changes: dict[str, Any] = {"occluder": occluder} if occluded else {}
+    return changes | ({"stops": round(stops, 2), "gamma": round(gamma, 2)} if exposed else {})
 
 
 def _make_missing(

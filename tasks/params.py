@@ -185,6 +185,10 @@ class Pairs(Section):
     held_out_crops: Positive  # per validation or test input
     min_scale: Annotated[float, Field(gt=0, le=1)]  # smallest crop side over the input's short side
     recolour: Fraction  # share of the training crops whose hues are turned, for colours the inputs lack
+    # Shares of them with something drawn into the picture (hands, glasses, bars: tasks/occluders.py), and under- or
+    # over-exposed. The teacher is shown the changed crop.
+    occlude: Fraction
+    expose: Fraction
     samples: Count = 0  # training pairs that a generative teacher draws from nothing, besides those of the inputs
     seed: Count
 
@@ -226,6 +230,22 @@ class Consistency(Section):
     begin: Annotated[float, Field(ge=0, lt=1)]  # share of the training from which on it rises from 0
 
 
+class Camera(Section):
+    """Shares of the training crops that the student sees through a bad camera (models/camera.py).
+
+    Its target stays the teacher's picture of the clean crop.
+    """
+
+    blur: Fraction  # out of focus or moved
+    noise: Fraction  # of the sensor
+    compression: Fraction  # JPEG
+
+    @property
+    def degrades(self) -> bool:
+        """Whether it does anything."""
+        return max(self.blur, self.noise, self.compression) > 0
+
+
 class Train(Section):
     """One student's training."""
 
@@ -241,6 +261,7 @@ class Train(Section):
     features: list[Feature]  # what is learnt of the teacher's inside besides; each step then runs the teacher too
     adversarial: Adversarial
     consistency: Consistency
+    camera: Camera
 
 
 class Compress(Section):

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.cluster.hierarchy import DisjointSet
 
 from models.errors import UserError
+from models.light import LIGHT, to_pixels
 
 Pixels = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
@@ -117,6 +118,14 @@ def turn_hue(pixels: Pixels, degrees: int) -> Pixels:
     hsv = np.array(Image.fromarray(pixels).convert("HSV"))
     hsv[..., 0] += np.uint8(round(degrees % 360 * 256 / 360) % 256)  # a byte wraps round as hue does
     return np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
+
+
+def expose(pixels: Pixels, stops: float, gamma: float) -> Pixels:
+    """(H,W,3) RGB as with 2^stops times the light, then to the power of `gamma`; what gets too bright is clipped.
+
+    In linear light. 0 stops and a gamma of 1 leave every pixel as it is.
+    """
+    return to_pixels(np.clip(LIGHT * 2.0**stops, 0, 1) ** gamma)[pixels]
 
 
 def pixel_digest(pixels: Pixels) -> str:

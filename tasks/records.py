@@ -58,7 +58,7 @@ class SetAside(Record):
 class Pair(Record):
     """One (input crop, teacher output) pair; a pure function of its four digests and its seed."""
 
-    id: str  # sha256 of teacher, input, crop, size and seed
+    id: str  # sha256 of teacher, input, crop, size, seed and what was done to the crop
     teacher: str  # the teacher's digest
     input: str  # Input.digest; "" where the teacher drew the input too
     crop: tuple[int, int, int]  # left, top, side in pixels of the input; scaled to the pair's size
@@ -70,6 +70,10 @@ class Pair(Record):
     clipped: float  # share of the teacher's values outside [0,1]
     refused: str = ""  # the teacher's reason for not making a picture, where it gives one
     strength: float | None = None  # of the effect, where the teacher says it
+    # What else was done to the crop before the teacher saw it.
+    occluder: str = ""  # what was drawn into it from the seed (tasks/occluders.py), if anything
+    stops: float = 0.0  # by which its exposure was changed
+    gamma: float = 1.0  # to whose power its light was taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from models.errors import UserError
 from models.teachers import Refusing, Sampler, Teacher
 from tasks.files import read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from tasks.pictures import Pixels, crop_and_resize, read_input, turn_hue
+from tasks.occluders import occlude
+from tasks.pictures import Pixels, crop_and_resize, expose, read_input, turn_hue
 from tasks.records import Pair, write_records
 
 Values = npt.NDArray[np.float32]
@@ -84,8 +85,14 @@ def cut(job: Job) -> Pixels | None:
     for pair in job.pairs:
         if pair.input != digest:
             digest, pixels = pair.input, read_input(job.images, pair.input)
-        crops.append(turn_hue(crop_and_resize(pixels, pair.crop, job.size), pair.hue))
+        crops.append(staged(pixels, pair, job.size))
     return np.stack(crops)
+
+
+def staged(pixels: Pixels, pair: Pair, size: int) -> Pixels:
+    """(size,size,3): the pair's crop of its input, changed as its record says; what teacher and student see."""
+    crop = turn_hue(crop_and_resize(pixels, pair.crop, size), pair.hue)
+    return expose(occlude(crop, pair.occluder, pair.seed), pair.stops, pair.gamma)
 
 
 def answer(job: Job, inputs: Pixels | None, teacher: Teacher) -> Answers:

@@ -42,11 +42,13 @@ if TYPE_CHECKING:
 CODE = (
     "adversarial.py",
     "batches.py",
+    "camera.py",
     "checkpoints.py",
     "compression.py",
     "consistency.py",
     "encoders.py",
     "feature_distillation.py",
+    "light.py",
     "losses.py",
     "perceptual.py",
     "processes.py",
@@ -233,9 +235,7 @@ def learn(
     if resume(training, checkpoint):
         print(f"train: going on from step {training.step}")
     folder = STUDENTS / name / "pairs"
-    batches = Batches(
-        *open_pairs(folder, "train"), batch_size=block.train.batch_size, crop=block.train.crop, seed=block.train.seed
-    )
+    batches = Batches(*open_pairs(folder, "train"), **batching(block))
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
 
         def show(training: "Training", line: "Line") -> None:
@@ -245,6 +245,14 @@ def learn(
         average = run(training, batches, open_pairs(folder, "val"), recipe, accelerator, checkpoint, show)
     # Back from where it was trained: what comes after reads pictures on the CPU.
     return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
+
+
+def batching(block: Student) -> dict[str, Any]:
+    """How the student's batches are drawn, as Batches takes it."""
+    from models.camera import Camera
+
+    camera = Camera(**block.train.camera.model_dump()) if block.train.camera.degrades else None
+    return {**block.train.model_dump(include={"batch_size", "crop", "seed"}), "camera": camera}
 
 
 def compress(student: "nn.Module", block: Student) -> dict[str, int]:

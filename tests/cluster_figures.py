@@ -16,7 +16,8 @@ import yaml
 from processes import gone, wait_until
 from ray_toy import Toy, cluster, make_toy
 
-PAIRS = {"size": 256, "train_crops": 32, "held_out_crops": 32, "min_scale": 0.5, "recolour": 0.5, "seed": 0}
+CROPS = {"size": 256, "train_crops": 32, "held_out_crops": 32, "min_scale": 0.5}
+PAIRS = CROPS | {"recolour": 0.5, "occlude": 0.0, "expose": 0.0, "seed": 0}
 
 
 def prepare(toy: Toy, address: str) -> None:

@@ -113,7 +113,8 @@ class Toy:
             teacher = pinned(self.folder / "teacher.onnx", affine_bytes(0.5, 0.25)) | {"path": "teacher.onnx"}
         block = raw["students"]["oil"] | {"teacher": teacher, "distil_anyway": True}
         pairs = {"size": SIZE, "train_crops": TRAIN_CROPS, "held_out_crops": HELD_OUT_CROPS, "min_scale": 0.5}
-        block |= {"pairs": pairs | {"recolour": 0.5, "seed": 0}, "train": block["train"] | {"crop": SIZE}}
+        changed = {"recolour": 0.5, "occlude": 0.5, "expose": 0.5, "seed": 0}
+        block |= {"pairs": pairs | changed, "train": block["train"] | {"crop": SIZE}}
         raw["students"] = {"tiny": block}
         raw["generate"] |= {"shard_size": SHARD, "batch_size": 2, "workers": 2} | shared
         (self.folder / "params.yaml").write_text(yaml.safe_dump(raw))

@@ -21,10 +21,11 @@ from tiny_onnx import affine_bytes, graph_bytes, pinned
 import tasks.generate as stage
 import tasks.shards
 from models.errors import UserError
-from tasks.files import read_json, read_jsonl, sha256_file, write_jsonl
+from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_jsonl
 from tasks.generate import generate, plan
+from tasks.occluders import KINDS, occlude
 from tasks.params import Pairs, Params, parse_params
-from tasks.pictures import crop_and_resize, pixel_digest, read_input, turn_hue, write_input
+from tasks.pictures import crop_and_resize, expose, pixel_digest, read_input, turn_hue, write_input
 from tasks.records import Input, Pair, read_records
 from tasks.stage import one_line
 
@@ -66,7 +67,8 @@ def write_params(teacher: dict[str, Any], **shared: int) -> Params:
     """params.yaml of this repository with one student, `tiny`, of 3 + 2 + 2 pairs in shards of 2."""
     raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     block = raw["students"]["oil"] | {"teacher": teacher, "distil_anyway": True}  # the tests' teachers are tiny
-    block["pairs"] = {"size": SIZE, "train_crops": 3, "held_out_crops": 2, "min_scale": 0.5, "recolour": 0.5, "seed": 0}
+    block["pairs"] = {"size": SIZE, "train_crops": 3, "held_out_crops": 2, "min_scale": 0.5, "recolour": 0.5}
+    block["pairs"] |= {"occlude": 0.5, "expose": 0.5, "seed": 0}
     block["train"] = block["train"] | {"crop": SIZE}
     raw["students"] = {"tiny": block}
     raw["generate"] |= {"shard_size": 2, "batch_size": 2, "workers": 1} | shared
@@ -86,7 +88,7 @@ def teacher(inputs: list[Input]) -> dict[str, Any]:
     return pinned(Path("teacher.onnx"), affine_bytes(0.5, 0.25))
 
 
-PAIRS = Pairs(size=SIZE, train_crops=3, held_out_crops=2, min_scale=0.5, recolour=0.5, seed=0)
+PAIRS = Pairs(size=SIZE, train_crops=3, held_out_crops=2, min_scale=0.5, recolour=0.5, occlude=0.5, expose=0.5, seed=0)
 
 
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=6), st.integers(0, 40))
@@ -129,11 +131,13 @@ def test_what_is_written(inputs: list[Input], teacher: dict[str, Any]) -> None:
             pixels = read_input(Path("data/inputs/images"), record.input)
             left, top, side = record.crop
             cut = crop_and_resize(pixels, (left, top, side), SIZE)
-            assert np.array_equal(source, turn_hue(cut, record.hue))
+            occluded = occlude(turn_hue(cut, record.hue), record.occluder, record.seed)
+            assert np.array_equal(source, expose(occluded, record.stops, record.gamma))
             np.testing.assert_allclose(target, source * 0.5 + 63.75, atol=0.51)
         pairs += records
     assert [pair.id for pair in pairs] == [pair.id for pair in plan(inputs, PAIRS, pairs[0].teacher)]
     assert all(pair.finite and pair.clipped == 0 for pair in pairs)
+    assert any(pair.occluder for pair in pairs) and any(pair.stops for pair in pairs)
     described = read_json(RAW / "teacher.json")
     assert described.keys() == {"kind", "name", "version", "sha256", "digest"}
     assert described["digest"] == pairs[0].teacher
@@ -377,10 +381,46 @@ def test_an_error_in_a_worker_arrives_as_one_line(inputs: list[Input]) -> None:
     assert "set pairs.size to the model's" in said and said.count("\n") == 1
 
 
+MANY = PAIRS.model_copy(update={"train_crops": 40, "held_out_crops": 10})
+
+
 def test_only_training_crops_are_recoloured(inputs: list[Input]) -> None:
-    many = Pairs(size=SIZE, train_crops=40, held_out_crops=10, min_scale=0.5, recolour=0.5, seed=0)
-    made = plan(inputs, many, "t" * 64)
+    made = plan(inputs, MANY, "t" * 64)
     turned = [pair for pair in made if pair.hue]
     assert {pair.split for pair in turned} == {"train"}
     assert all(30 <= pair.hue <= 330 for pair in turned)
     assert 0.3 < len(turned) / sum(pair.split == "train" for pair in made) < 0.7
+
+
+def test_only_training_crops_are_occluded_and_exposed(inputs: list[Input]) -> None:
+    made = plan(inputs, MANY.model_copy(update={"train_crops": 400}), "t" * 64)
+    train = [pair for pair in made if pair.split == "train"]
+    assert all(not pair.occluder and not pair.stops and pair.gamma == 1 for pair in made if pair.split != "train")
+    assert {pair.occluder for pair in train} == {"", *KINDS}
+    assert sum(bool(pair.occluder) for pair in train) / len(train) == pytest.approx(0.5, abs=0.1)
+    assert sum(bool(pair.stops) for pair in train) / len(train) == pytest.approx(0.5, abs=0.1)
+    assert min(pair.stops for pair in train) < -2.5 and max(pair.stops for pair in train) > 2
+
+
+@given(st.integers(0, 20), st.floats(0, 1), st.floats(0, 1))
+def test_a_pair_that_a_share_does_not_take_stays_as_it_is(number: int, occlude: float, expose: float) -> None:
+    item = [some_input(number)]
+    plain = plan(item, PAIRS.model_copy(update={"occlude": 0.0, "expose": 0.0}), "t")
+    made = plan(item, PAIRS.model_copy(update={"occlude": occlude, "expose": expose}), "t")
+    for before, after in zip(plain, made, strict=True):
+        assert (before.crop, before.hue, before.seed) == (after.crop, after.hue, after.seed)
+        changed = bool(after.occluder or after.stops)
+        assert (before.id != after.id) == changed
+        assert (before == after) != changed
+
+
+def test_without_changes_a_pair_s_id_is_that_of_before_there_were_any() -> None:
+    item = some_input(0)
+    for pair in plan([item], PAIRS.model_copy(update={"occlude": 0.0, "expose": 0.0}), "t"):
+        assert pair.id == sha256_json(["t", item.digest, list(pair.crop), pair.hue, SIZE, pair.seed])
+
+
+def test_a_record_of_before_can_still_be_read() -> None:
+    record = plan([some_input(0)], PAIRS.model_copy(update={"occlude": 0.0, "expose": 0.0}), "t")[0]
+    old = {key: value for key, value in record.to_json().items() if key not in ("occluder", "stops", "gamma")}
+    assert Pair.from_json(old) == record

@@ -10,6 +10,7 @@ from PIL import Image
 from scenes import encoded, scene
 
 from models.errors import UserError
+from models.light import LIGHT
 from tasks import pictures
 from tasks.ingest import split_of
 from tasks.params import Split
@@ -25,6 +26,23 @@ def test_turning_the_hue_moves_colour_and_leaves_light() -> None:
     assert pictures.turn_hue(red, 120)[0, 0].tolist() == [0, 200, 0]
     assert np.array_equal(pictures.turn_hue(red, 0), red)
     assert np.array_equal(pictures.turn_hue(red, 360), red)
+
+
+@given(st.floats(-3, 2.5), st.floats(0.75, 1.35))
+def test_exposure_moves_light_by_stops_and_gamma(stops: float, gamma: float) -> None:
+    ramp = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)
+    seen = pictures.expose(ramp, stops, gamma)
+    expected = np.clip(LIGHT * 2**stops, 0, 1) ** gamma
+    # An 8-bit code is at most half a step off, and a step of code is at most so much light.
+    np.testing.assert_allclose(LIGHT[seen[:, 0, 0]], expected, atol=0.5 * np.diff(LIGHT).max())
+    assert (np.diff(seen[:, 0, 0].astype(int)) >= 0).all() and (seen[..., 0] == seen[..., 1]).all()
+
+
+def test_exposure_by_a_stop_doubles_and_halves_the_mean_light() -> None:
+    dim = scene(4) // 3
+    for stops in (1, -1):
+        assert LIGHT[pictures.expose(dim, stops, 1.0)].mean() == pytest.approx(LIGHT[dim].mean() * 2**stops, rel=0.02)
+    assert np.array_equal(pictures.expose(scene(4), 0.0, 1.0), scene(4))
 
 
 def test_exif_rotation_is_honoured() -> None:

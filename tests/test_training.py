@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from test_students import SMALL
 
 from models.batches import Batches
+from models.camera import Camera
 from models.errors import UserError
 from models.students import build_student
 from models.terms import Pictures, Term
@@ -18,6 +19,9 @@ from models.torch_setup import prepare_torch
 from models.training import Line, Recipe, Training, begin, moving_average, rate, resume, run
 
 LOSSES = {"pixel": 1.0, "structure": 0.2, "gradient": 0.5, "chroma": 0.5}
+
+NOTHING = {"blur": 0.0, "noise": 0.0, "compression": 0.0}
+CAMERA = {"blur": 0.5, "noise": 0.5, "compression": 0.5}
 
 
 def recipe(**change: Any) -> Recipe:
@@ -47,12 +51,13 @@ def train(
     settings: Recipe,
     stop_after: int | None = None,
     terms: Sequence[Term] | None = None,
+    camera: Camera | None = None,
 ) -> Training:
     prepare_torch(1)
     torch.manual_seed(0)
     training = begin(build_student(SMALL, 64), settings, [Pictures(LOSSES)] if terms is None else terms)
     resume(training, folder / "checkpoint.safetensors")
-    batches = Batches(*pairs, batch_size=4, crop=64, seed=3)
+    batches = Batches(*pairs, batch_size=4, crop=64, seed=3, camera=camera)
 
     def show(training: Training, line: Line) -> None:
         if stop_after == training.step:
@@ -69,10 +74,11 @@ def test_overfits_four_pairs(tmp_path: Path, pairs: tuple[np.ndarray, np.ndarray
 
 
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Path, pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    whole = train(tmp_path / "whole", pairs, recipe())
+    camera = Camera(**CAMERA)
+    whole = train(tmp_path / "whole", pairs, recipe(), camera=camera)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "parts", pairs, recipe(), stop_after=6)
-    parts = train(tmp_path / "parts", pairs, recipe())
+        train(tmp_path / "parts", pairs, recipe(), stop_after=6, camera=camera)
+    parts = train(tmp_path / "parts", pairs, recipe(), camera=camera)
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, parts.average.state_dict()[name]), name
     assert whole.curve == parts.curve
@@ -119,8 +125,23 @@ def test_an_epoch_shows_every_pair_once(pairs: tuple[np.ndarray, np.ndarray]) ->
     assert sorted(np.concatenate([batches.rows(2), batches.rows(3)])) == [0, 1, 2, 3]
 
 
+def test_a_camera_degrades_the_inputs_and_neither_targets_nor_places(pairs: tuple[np.ndarray, np.ndarray]) -> None:
+    settings: dict[str, Any] = {"batch_size": 16, "crop": 32, "seed": 0}
+    clean, blind = (Batches(*pairs, **settings, camera=camera) for camera in (None, Camera(**NOTHING)))
+    noisy = Batches(*pairs, **settings, camera=Camera(**NOTHING | {"noise": 1.0}))
+    for step in range(3):
+        inputs, targets = clean.batch(step)
+        seen, same = noisy.batch(step)
+        assert torch.equal(same, targets)  # 255 - inputs in another order of channels: mirrored crops included
+        assert torch.equal(blind.batch(step)[0], inputs)
+        changed = (seen - inputs).abs().flatten(1)
+        assert (changed.amax(1) > 0).all() and (changed.mean(1) < 0.12).all()  # another place differs by a third
+        again = Batches(*pairs, **settings, camera=noisy.camera).batch(step)[0]
+        assert torch.equal(again, seen)
+
+
 def test_processes_share_a_batch(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    batches = Batches(*pairs, batch_size=4, crop=32, seed=0)
+    batches = Batches(*pairs, batch_size=4, crop=32, seed=0, camera=Camera(**CAMERA))
     whole = batches.batch(3)[0]
     parts = [batches.batch(3, slice(rank, None, 2))[0] for rank in range(2)]
     assert torch.equal(whole[0::2], parts[0])

@@ -1,0 +1,161 @@
+"""How a finished student holds up when its camera is bad: its test pictures, blurred, noisy and compressed.
+
+Reads pairs/, student/ and exported/ of data/students/NAME. Every test input is degraded as CONDITIONS say
+(models/camera.py) and what the student makes of it held against the teacher's picture of the clean one. Explained
+effect is over the clean input throughout, so that 0 is a student no better than the clean photograph. Writes OUT
+(default: data/robustness/NAME): robustness.json, robustness.md (the table) and samples.png.
+
+Command: python -m tasks.robustness --student NAME [--out FOLDER]
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import camera
+from models.spread import spread
+from tasks.charts import sample_sheet
+from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
+from tasks.progress import progress
+from tasks.quality import (
+    BATCH,
+    IDENTITY,
+    TORCH,
+    Columns,
+    Model,
+    Pictures,
+    checked,
+    open_file,
+    pooled,
+    read_pairs,
+    rounded,
+    scale,
+    shown_file,
+    to_pictures,
+)
+from tasks.records import read_made
+from tasks.stage import STUDENTS, guarded
+
+MEASURED = Path("data/robustness")
+SHOWN = 3  # test pictures on the sheet
+FIGURES = ("explained_effect", "ms_ssim", "sharpness_ratio")
+NOISY = math.log(4e-3), math.log(1.2e-2)  # shot noise of a dim room and of a dark one
+Degrade = Callable[[Pictures, np.random.Generator], Pictures]  # one picture (S,S,3)
+
+
+def noisy(log_shot: float) -> Degrade:
+    """Shot noise of that strength with the read noise that goes with it."""
+    shot, read = math.exp(log_shot), math.exp(camera.read_of(log_shot))
+    return lambda picture, random: camera.noise(picture, shot, read, random)
+
+
+def all_of_it(picture: Pictures, random: np.random.Generator) -> Pictures:
+    """A little of everything, in the order of a camera."""
+    blurred = camera.blur(picture, camera.disc(1.5))
+    return camera.compress(noisy(NOISY[0])(blurred, random), 40)
+
+
+# Fixed points of the ranges that models/camera.py draws from; radius and length in pixels, JPEG's quality.
+CONDITIONS: dict[str, Degrade] = {
+    "clean": lambda picture, random: picture,
+    "blur 1.5": lambda picture, random: camera.blur(picture, camera.disc(1.5)),
+    "blur 3": lambda picture, random: camera.blur(picture, camera.disc(3.0)),
+    "motion 8": lambda picture, random: camera.blur(picture, camera.line(8.0, random.uniform(0, math.pi))),
+    "noise dim": noisy(NOISY[0]),
+    "noise dark": noisy(NOISY[1]),
+    "JPEG 40": lambda picture, random: camera.compress(picture, 40),
+    "JPEG 15": lambda picture, random: camera.compress(picture, 15),
+    "all three": all_of_it,
+}
+
+
+def degraded(pictures: Pictures, condition: str, first: int = 0) -> Pictures:
+    """(N,S,S,3) uint8 under a condition; `first` is the row of the first one in its set, which seeds what is random."""
+    change = CONDITIONS[condition]
+    rows = enumerate(pictures, first)
+    return np.stack([change(np.asarray(picture), np.random.default_rng((0, row))) for row, picture in rows])
+
+
+def measure(models: Mapping[str, Model], inputs: Pictures, targets: Pictures) -> dict[str, dict[str, dict[str, float]]]:
+    """Condition -> model -> figures, over (N,S,S,3) uint8 pairs."""
+    from models import metrics
+
+    found = {}
+    with progress("robustness", len(inputs) * len(CONDITIONS), "pictures") as advance:
+        for condition in CONDITIONS:
+            parts: dict[str, list[Columns]] = {name: [] for name in models}
+            first = 0
+            for x, y in metrics.batches([inputs, targets], BATCH):
+                seen = degraded(x, condition, first)
+                clean, teacher = metrics.to_tensor(x), metrics.to_tensor(y)
+                for name, model in models.items():
+                    output = metrics.to_tensor(checked(name, model(seen), x.shape))
+                    parts[name].append(metrics.measure(output, clean, teacher))
+                first += len(x)
+                advance(len(x))
+            found[condition] = {name: rounded(pooled(metrics.join(part))) for name, part in parts.items()}
+    return found
+
+
+def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """The figures as Markdown, a row a condition, "model figure" a column."""
+    names = list(next(iter(found.values())))
+    head = ["test pictures", *(f"{name}: {figure.replace('_', ' ')}" for name in names for figure in FIGURES)]
+    lines = [head, ["---"] * len(head)]
+    for condition, by_model in found.items():
+        lines.append([condition, *(f"{by_model[name][figure]:.3f}" for name in names for figure in FIGURES)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def samples(model: Model, inputs: Pictures, targets: Pictures) -> bytes:
+    """A PNG: for some test rows, under each condition what the model sees and what it makes of it."""
+    rows: dict[str, dict[str, Pictures]] = {}
+    for condition in CONDITIONS:
+        rows[condition] = {}
+        for row in spread(len(inputs), SHOWN):
+            seen = degraded(inputs[row : row + 1], condition, row)
+            made = np.rint(np.clip(model(seen), 0, 1) * 255).astype(np.uint8)
+            rows[condition] |= {f"seen {row}": seen[0], f"made {row}": made[0], f"teacher {row}": targets[row]}
+    return sample_sheet(rows, {name: name.split()[0] for name in rows["clean"]})
+
+
+def robustness(name: str, out: Path) -> None:
+    """Measure one student and write `out`; raises UserError where it is not made yet, or of other pairs."""
+    import torch
+
+    from models import metrics
+    from models.students import load_student
+
+    folder = STUDENTS / name
+    read_made(folder)
+    files = read_json(folder / "exported" / "exported.json")["files"]
+    inputs, targets = read_pairs(folder / "pairs", "test")
+    student = load_student(folder / "student")
+    phone = shown_file(files, "int8")
+    runtime = next(record["runtime"] for record in files if record["file"] == phone)
+    models: dict[str, Model] = {
+        TORCH: lambda pictures: to_pictures(student(metrics.to_tensor(pictures))),
+        phone: open_file(folder / "exported" / phone, runtime),
+        IDENTITY: scale,
+    }
+    with torch.inference_mode():
+        found = measure(models, inputs, targets)
+        sheet = samples(models[phone], inputs, targets)
+    about: dict[str, Any] = {"student": name, "test_samples": len(inputs), "found": found}
+    with replacing_folder(out) as made:
+        write_json(made / "robustness.json", about)
+        write_text(made / "robustness.md", table(found))
+        write_bytes(made / "samples.png", sheet)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tasks.robustness")
+    parser.add_argument("--student", required=True, help="a name under `students:` in params.yaml, made")
+    parser.add_argument("--out", type=Path, help="default: data/robustness/NAME")
+    asked = parser.parse_args()
+    guarded("robustness", lambda: robustness(asked.student, asked.out or MEASURED / asked.student), asked.student)
