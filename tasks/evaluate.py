@@ -1,7 +1,7 @@
 """Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
 
-Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/ and
-variants/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and the
+Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/, variants/
+and video/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and the
 report (tasks/report.py).
 Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
+from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_bytes, write_json
 from tasks.params import Params, Student
-from tasks.phone import student_evidence
+from tasks.phone import student_evidence, with_video
 from tasks.quality import (
     COLOUR_AFFINE,
     Work,
@@ -40,7 +40,8 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     work = read_work(folder, INPUTS)
     columns, models = measure_student(folder, work)
     smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
-    quality = summarise(columns, work, student_evidence(work, models, columns, smooth), smooth)
+    video = read_json(folder / "video" / "video.json")
+    quality = summarise(columns, work, with_video(student_evidence(work, models, columns, smooth), video), smooth)
     evidence = Evidence(
         name=name,
         quality=quality,
@@ -52,12 +53,15 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         curve=read_jsonl(folder / "student" / "curve.jsonl"),
         exportability=read_json(folder / "exportability" / "exportability.json"),
         variants=read_json(folder / "variants" / "variants.json"),
+        video=video,
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
     )
     rows = pick(quality["per_sample"], params.evaluate.grid)
     with replacing_folder(folder / "report") as report:
         write_json(report / "quality.json", quality)
         write_report(report, evidence, rows, lambda row: panels(work, models, row))
+        for clip in sorted((folder / "video").glob("clip.*")):
+            write_bytes(report / "images" / clip.name, clip.read_bytes())
     told = quality["student"]
     affine = quality["baselines"][COLOUR_AFFINE]["explained_effect"]
     print(
