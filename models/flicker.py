@@ -15,6 +15,7 @@ Without a reference these reward blur, so they mean something beside the teacher
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +56,8 @@ class Step:
 def camera_path(frames: int) -> list[Pose]:
     """A hand-held camera: smooth, never at a whole pixel for long, and closed, so that it can be shown as a loop."""
     path = []
-    for t in np.arange(1, frames + 1) / (frames + 1) * 2 * np.pi:
-        right, down = REACH * np.sin(t), 0.8 * REACH * np.sin(2 * t + 0.5)
+    for t in np.arange(frames) / frames * 2 * np.pi:
+        right, down = REACH * np.sin(t + 0.3), 0.8 * REACH * np.sin(2 * t + 0.5)
         path.append(Pose(right, down, TURN * float(np.sin(t + 1.0)), 1 + ZOOM * float(np.sin(2 * t + 2.0))))
     return path
 
@@ -135,7 +136,7 @@ def steps_of(frames: Pictures) -> list[Step]:
     grey = torch.from_numpy((frames / np.float32(255)) @ np.asarray(LUMA, np.float32))[:, None]
     small = functional.interpolate(grey, (FLOW_SIDE, FLOW_SIDE), mode="bilinear", antialias=True)[:, 0].numpy()
     steps = []
-    for before, after in zip(small, small[1:], strict=False):
+    for before, after in pairwise(small):
         back, forth = (_full(optical_flow_tvl1(*pair), side) for pair in ((after, before), (before, after)))
         steps.append(_step(back, forth))
     return steps
@@ -165,7 +166,7 @@ def between_frames(outputs: Floats, steps: Sequence[Step]) -> float:
     0 where it is known of no pixel.
     """
     square, pixels = 0.0, 0
-    for before, after, step in zip(outputs, outputs[1:], steps, strict=False):
+    for (before, after), step in zip(pairwise(outputs), steps, strict=True):
         error = np.square(after - sampled(before[None], step.grid)[0], dtype=np.float64)
         square, pixels = square + float(error[step.seen].sum()), pixels + 3 * int(step.seen.sum())
     return levels([square / max(pixels, 1)])

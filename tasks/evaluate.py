@@ -1,8 +1,8 @@
 """Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
 
 Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/, variants/
-and video/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and the
-report (tasks/report.py).
+and video/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and
+the report (tasks/report.py).
 Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
 
 Command: python -m tasks.evaluate --student NAME
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_bytes, write_json
+from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
 from tasks.phone import student_evidence, with_video
 from tasks.quality import (
@@ -54,14 +54,13 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         exportability=read_json(folder / "exportability" / "exportability.json"),
         variants=read_json(folder / "variants" / "variants.json"),
         video=video,
+        clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
     )
     rows = pick(quality["per_sample"], params.evaluate.grid)
     with replacing_folder(folder / "report") as report:
         write_json(report / "quality.json", quality)
         write_report(report, evidence, rows, lambda row: panels(work, models, row))
-        for clip in sorted((folder / "video").glob("clip.*")):
-            write_bytes(report / "images" / clip.name, clip.read_bytes())
     told = quality["student"]
     affine = quality["baselines"][COLOUR_AFFINE]["explained_effect"]
     print(

@@ -18,7 +18,10 @@ def gate_table(decision: Decision) -> str:
         "|---|---|---|---|---|",
         *(row(result) for result in decision.results),
     ]
-    for rules, why in ((VERSUS, "there is no champion"), (RULES.keys() - VERSUS, "the teacher was not asked for video")):
+    for rules, why in (
+        (VERSUS, "there is no champion"),
+        (RULES.keys() - VERSUS, "the teacher was not asked for video"),
+    ):
         names = ", ".join(f"`{name}`" for name in decision.skipped if name in rules)
         if names:
             lines += ["", f"Not judged, as {why}: {names}."]

@@ -392,7 +392,11 @@ def _plain(error: ValidationError, where: str = "params.yaml") -> str:
 def check_files(params: Params, student: str) -> None:
     """Refuse paths that lead nowhere before anything starts, naming the key."""
     block = params.student(student)
-    wanted = {"ingest.folder": params.ingest.folder, "video.clips": params.video.clips, f"students.{student}.init": block.init}
+    wanted = {
+        "ingest.folder": params.ingest.folder,
+        "video.clips": params.video.clips,
+        f"students.{student}.init": block.init,
+    }
     for key, path in wanted.items():
         if not Path(path).is_dir() and not path.startswith("data/students/"):
             raise UserError(f"params.yaml: {key}: no folder at {path}")

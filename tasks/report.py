@@ -26,9 +26,15 @@ TEMPLATE = Path(__file__).with_name("report.html")
 PANELS = {"input": "Input", "teacher": "Teacher", "student": "Student", "int8": "Student, int8"}
 # Of every kind of flicker: its name, and what is done to the input.
 KINDS = {
-    "camera": ("Camera motion", "The camera pans, turns and zooms by fractions of a pixel; what does not follow, flickers."),
+    "camera": (
+        "Camera motion",
+        "The camera pans, turns and zooms by fractions of a pixel; what does not follow, flickers.",
+    ),
     "noise": ("Sensor noise", "A still scene with another noise in every frame: how far the picture varies over time."),
-    "jitter": ("Crop jitter", "The crop box jumps by a pixel or two, as a face tracker's does, and the picture with it."),
+    "jitter": (
+        "Crop jitter",
+        "The crop box jumps by a pixel or two, as a face tracker's does, and the picture with it.",
+    ),
     "clips": ("Videos", "What changes from frame to frame beyond the motion, which is estimated on the input."),
 }
 BLOCKS_SHOWN = 8  # of those that cost int8 most
@@ -97,6 +103,7 @@ class Evidence:
     exportability: Json
     variants: Json
     video: Json
+    clip: Mapping[str, bytes]  # the files of video/ that the page shows, by name
     inputs: Sequence[Input]
 
 
@@ -121,6 +128,8 @@ def write_report(
         write_text(images / f"{plot}.svg", curve_svg(plot, evidence.curve))
     if evidence.variants["rows"]:
         write_bytes(images / "variants.png", pareto_png(evidence.variants["rows"], "Variants at equal training"))
+    for name, data in evidence.clip.items():
+        write_bytes(images / name, data)
     write_bytes(folder / "curves.png", curve_png(evidence.curve))
     write_bytes(folder / "samples.png", sample_sheet(first, PANELS))
     write_text(folder / "index.html", render(evidence, bands))

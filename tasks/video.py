@@ -1,9 +1,10 @@
 """Stage video: how much the student flickers, beside its own teacher, and both of them side by side in a clip.
 
-Reads pairs/ and exported/ of data/students/NAME, and videos in the folder `video.clips`. The teacher, the float file and
-the file a phone runs see the same frames: test pictures under camera motion, with sensor noise and in a crop box that
-jumps (models/flicker.py), and consecutive frames of the videos. Writes video/: video.json, and clip.webp with its first
-frame clip.png, of the first video, or of a test picture under camera motion where there is none. The report shows both.
+Reads pairs/ and exported/ of data/students/NAME, and videos in the folder `video.clips`. The teacher, the float file
+and the file a phone runs see the same frames: test pictures under camera motion, with sensor noise and in a crop box
+that jumps (models/flicker.py), and consecutive frames of the videos. Writes video/: video.json, and clip.webp with its
+first frame clip.png, of the first video, or of a test picture under camera motion where there is none. The report
+shows all of it.
 
 A teacher whose pictures cost money or hours is asked only with `video.costly_teachers`; without, its figures are null
 and `without_teacher` says why.
@@ -159,7 +160,9 @@ def read_clips(settings: Video, side: int) -> list[Pictures]:
             print(f"video: {path} is left out: {error}", file=sys.stderr)
             continue
         if len(frames) < settings.clip_frames:
-            print(f"video: {path} is left out: it has {len(frames)} frames, not {settings.clip_frames}", file=sys.stderr)
+            print(
+                f"video: {path} is left out: it has {len(frames)} frames, not {settings.clip_frames}", file=sys.stderr
+            )
             continue
         clips.append(np.stack([_square(pixels, side) for _, pixels in frames]))
     return clips
@@ -209,7 +212,9 @@ def beside_teacher(found: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         kind: {whose: round(found[whose][kind], DIGITS) if whose in found else None for whose in (TEACHER, *found)}
         for kind in found[PHONE]
     }
-    ratios = {kind: {whose: over(one[whose], one[TEACHER]) for whose in (FLOAT, PHONE)} for kind, one in flicker.items()}
+    ratios = {
+        kind: {whose: over(one[whose], one[TEACHER]) for whose in (FLOAT, PHONE)} for kind, one in flicker.items()
+    }
     return {"flicker": flicker, "over_teacher": ratios}
 
 
