@@ -80,6 +80,12 @@ def variants(student: str) -> StageRun:
 
 
 @task(cache_policy=NO_CACHE)
+def video(student: str) -> StageRun:
+    """Flicker beside the teacher's; some hundred pictures of the teacher's, one after the other."""
+    return _bring("video", student, 24 * 60 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
 def evaluate(student: str) -> StageRun:
     """Quality of each file, and the report."""
     return _bring("evaluate", student, 60 * MINUTE)
@@ -103,7 +109,10 @@ def lineage(student: str) -> StageRun:
     return done
 
 
-TASKS = (ingest, exportability, generate, curate, train, quantise, benchmark, variants, evaluate, bundle, lineage)
+TASKS = (
+    *(ingest, exportability, generate, curate, train, quantise),
+    *(benchmark, variants, video, evaluate, bundle, lineage),
+)
 
 
 @flow(name="distil", flow_run_name="{student}")

@@ -24,12 +24,17 @@ BROWSER_RUNTIME = "tasks/browser/node_modules/onnxruntime-web/dist"
 def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> None:
     """Bring into the workspace `folder` what lies here beside git, and take from it what has gone here.
 
-    Files below ingest.folder and the student's init, and what the teacher is read from, checked against its sha256.
+    Files below ingest.folder, video.clips and the student's init, and what the teacher is read from, checked against
+    its sha256.
     `inputs` are recent pictures: they come to lie in a folder of their own below ingest.folder.
     """
     block = params.student(student)
     wanted: dict[str, Path] = {}
-    for key, place in (("ingest.folder", params.ingest.folder), (f"students.{student}.init", block.init)):
+    for key, place in (
+        ("ingest.folder", params.ingest.folder),
+        ("video.clips", params.video.clips),
+        (f"students.{student}.init", block.init),
+    ):
         if not Path(place).is_absolute():
             below = _plain(key, place)
             wanted |= _beside_git(below)

@@ -1,8 +1,8 @@
 """Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
 
-Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/ and
-variants/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and the
-report (tasks/report.py).
+Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/, variants/
+and video/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and
+the report (tasks/report.py).
 Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
 
 Command: python -m tasks.evaluate --student NAME
@@ -15,7 +15,7 @@ from typing import Any
 from models.errors import UserError
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
-from tasks.phone import student_evidence
+from tasks.phone import student_evidence, with_video
 from tasks.quality import (
     COLOUR_AFFINE,
     Work,
@@ -40,7 +40,8 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     work = read_work(folder, INPUTS)
     columns, models = measure_student(folder, work)
     smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
-    quality = summarise(columns, work, student_evidence(work, models, columns, smooth), smooth)
+    video = read_json(folder / "video" / "video.json")
+    quality = summarise(columns, work, with_video(student_evidence(work, models, columns, smooth), video), smooth)
     evidence = Evidence(
         name=name,
         quality=quality,
@@ -52,6 +53,8 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         curve=read_jsonl(folder / "student" / "curve.jsonl"),
         exportability=read_json(folder / "exportability" / "exportability.json"),
         variants=read_json(folder / "variants" / "variants.json"),
+        video=video,
+        clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
     )
     rows = pick(quality["per_sample"], params.evaluate.grid)

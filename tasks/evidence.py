@@ -54,6 +54,8 @@ class Evidence(Record):
     int8_psnr_db: float | None = None  # int8 against float output, mean
     banding: float | None = None  # levels of 255 that int8 adds to smooth areas (models/banding.py)
     flicker: float | None = None  # levels of 255, root mean square (models/stability.py)
+    flicker_over_teacher: float | None = None  # ratio of the worst kind (tasks/video.py)
+    without_teacher: str = ""  # why there is no such ratio, where the teacher was not asked for video
     structure_kept: float | None = None  # of the input's edges; 1 all, 0 none (models/stability.py)
     p90_ms: float | None = None  # on one thread of `target`
     target: str = "local"  # of the benchmark's targets the one that the gate asks for

@@ -17,7 +17,7 @@ from tasks.files import read_json, read_jsonl, sha256_file
 from tasks.gate import RuleResult
 from tasks.gate_table import cell, row
 from tasks.params import Params, Student
-from tasks.quality import TORCH
+from tasks.quality import IDENTITY, TORCH
 from tasks.records import SPLITS
 from tasks.rules import explained_low, worst_slice
 from tasks.stage import STUDENTS, work_folder
@@ -235,6 +235,26 @@ def _variants(params: Params, name: str, block: Student) -> StageFacts:
     )
 
 
+def _video(params: Params, name: str, block: Student) -> StageFacts:
+    folder = STUDENTS / name / "video"
+    found = read_json(folder / "video.json")
+    return StageFacts(
+        stage="video",
+        digest=sha256_file(folder / "video.json"),
+        params=params.video.model_dump(exclude={"clips"}),
+        made_from={"pairs": found["pairs"], "teacher": found["teacher"], "phone": found["phone"]},
+        figures={
+            "flicker": {kind: levels["phone"] for kind, levels in found["flicker"].items()}
+            | {f"{kind}_over_teacher": ratios["phone"] for kind, ratios in found["over_teacher"].items()}
+            | {
+                whose: {kind: levels[key] for kind, levels in found["flicker"].items()}
+                for whose, key in (("teacher", "teacher"), ("fp32", "float"), (IDENTITY, "input"))
+            },
+        },
+        files=tuple(sorted(folder.iterdir())),
+    )
+
+
 def _where(timed: Mapping[str, Any]) -> str:
     """What stands behind a figure's owner: target and threads, where they are not this machine and one."""
     place = "" if timed["target"] == LOCAL else f".{timed['target']}"
@@ -251,6 +271,7 @@ def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
     _, exported, whose = _exported(name)
     phone = judged_file(exported["files"])["file"]
     of_phone = quality["files"][phone] | {"flicker": evidence.flicker, "structure_kept": evidence.structure_kept}
+    of_phone |= {"flicker_over_teacher": evidence.flicker_over_teacher}
     of_phone |= {"explained_low": explained_low(evidence).value, "worst_slice": worst_slice(evidence).value}
     others = {whose[file]: found for file, found in quality["files"].items() if file != phone}
     return StageFacts(
@@ -261,7 +282,7 @@ def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
         figures={"quality": of_phone | others | {TORCH: quality["student"]} | quality["baselines"]},
         pictures=_samples(report / "images"),
         sheets=tuple(report.glob("samples.png")),
-        files=tuple(sorted(path for path in report.rglob("*") if path.suffix in (".html", ".png", ".svg"))),
+        files=tuple(sorted(path for path in report.rglob("*") if path.suffix in (".html", ".png", ".svg", ".webp"))),
     )
 
 
@@ -305,6 +326,7 @@ FACTS: dict[str, Callable[[Params, str, Student], StageFacts]] = {
     "quantise": _quantise,
     "benchmark": _benchmark,
     "variants": _variants,
+    "video": _video,
     "evaluate": _evaluate,
     "bundle": _bundle,
 }

@@ -3,6 +3,8 @@
 from tasks.gate import IDENTITY, Decision, RuleResult
 from tasks.rules import RULES
 
+VERSUS = {name for name, measure in RULES.items() if measure.versus}
+
 
 def gate_table(decision: Decision) -> str:
     """The verdict, the two blessings, then a row for each rule: what was found, against what, and the limit."""
@@ -16,9 +18,13 @@ def gate_table(decision: Decision) -> str:
         "|---|---|---|---|---|",
         *(row(result) for result in decision.results),
     ]
-    if decision.skipped:
-        names = ", ".join(f"`{name}`" for name in decision.skipped)
-        lines += ["", f"Not judged, as there is no champion: {names}."]
+    for rules, why in (
+        (VERSUS, "there is no champion"),
+        (RULES.keys() - VERSUS, "the teacher was not asked for video"),
+    ):
+        names = ", ".join(f"`{name}`" for name in decision.skipped if name in rules)
+        if names:
+            lines += ["", f"Not judged, as {why}: {names}."]
     return "\n".join(lines) + "\n"
 
 

@@ -158,6 +158,18 @@ class Evaluate(Section):
     grid: Positive  # images each of best, median and worst
 
 
+class Video(Section):
+    """How flicker is measured beside the teacher's (tasks/video.py)."""
+
+    photos: Count  # test pictures that are moved and made noisy; 0 leaves the whole stage out
+    frames: Annotated[int, Field(ge=2)]  # of each picture and kind of flicker
+    noise: PositiveFloat  # standard deviation of the sensor noise, in levels of 255
+    clips: str  # a folder with videos, searched recursively
+    max_clips: Count  # the first so many of them
+    clip_frames: Annotated[int, Field(ge=2)]  # consecutive ones of each, and of the clip in the report
+    costly_teachers: bool  # whether teachers whose pictures cost money or hours (an API, an inversion) are asked too
+
+
 class Retrain(Section):
     """How bumps of the teacher are followed (flows/retrain.py)."""
 
@@ -315,6 +327,8 @@ class Gate(Section):
     min_int8_psnr_db: PositiveFloat  # int8 against the same student's float output, mean over test images
     max_banding: PositiveFloat  # levels of 255: what int8 adds to smooth gradients and plain areas (models/banding.py)
     max_flicker: PositiveFloat  # levels of 255: what changes under camera motion beyond the motion itself
+    # Ratio, the worst of the kinds that tasks/video.py makes from stills; not judged where the teacher was not asked.
+    max_flicker_over_teacher: PositiveFloat
     min_test_samples: Positive
     # Quality against the champion, both on the same inputs; not judged where there is no champion.
     min_gain_over_champion: float  # explained effect of the new teacher: the lower end of the paired 95 % interval
@@ -385,6 +399,7 @@ class Params(Section):
     train: TrainShared
     quantise: Quantise
     benchmark: Benchmark
+    video: Video
     evaluate: Evaluate
     retrain: Retrain
     drift: Drift
@@ -443,7 +458,11 @@ def _plain(error: ValidationError, where: str = "params.yaml") -> str:
 def check_files(params: Params, student: str) -> None:
     """Refuse paths that lead nowhere before anything starts, naming the key."""
     block = params.student(student)
-    wanted = {"ingest.folder": params.ingest.folder, f"students.{student}.init": block.init}
+    wanted = {
+        "ingest.folder": params.ingest.folder,
+        "video.clips": params.video.clips,
+        f"students.{student}.init": block.init,
+    }
     for key, path in wanted.items():
         if not Path(path).is_dir() and not path.startswith("data/students/"):
             raise UserError(f"params.yaml: {key}: no folder at {path}")

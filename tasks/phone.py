@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from models.errors import UserError
 from tasks.evidence import Evidence
 from tasks.quality import BATCH, COLOUR_AFFINE, DIGITS, Columns, Floats, Model, Pictures, Work, checked, pooled, rounded
 from tasks.slices import by_photo, halves
@@ -41,6 +42,18 @@ def student_evidence(
         file_bytes=phone["bytes"],
         bundle_mib=sum(record["bytes"] for record in files) / MIB,
     )
+
+
+def with_video(evidence: Evidence, video: Mapping[str, Any]) -> Evidence:
+    """The same with the flicker over the teacher's of the kind that is worst; stills alone, as not everyone has videos.
+
+    Raises a UserError where video.json is not about these files.
+    """
+    if (video["pairs"], video["phone"]) != (evidence.pairs, evidence.measured_sha256):
+        raise UserError("video/video.json was measured on other pairs or files: run dvc repro")
+    ratios = [one["phone"] for kind, one in video["over_teacher"].items() if kind != "clips"]
+    worst = max(ratios) if ratios and None not in ratios else None
+    return replace(evidence, flicker_over_teacher=worst, without_teacher=video["without_teacher"])
 
 
 def on_target(

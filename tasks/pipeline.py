@@ -33,6 +33,7 @@ STAGES = (
     "quantise",
     "benchmark",
     "variants",
+    "video",
     "evaluate",
     "bundle",
     "lineage",

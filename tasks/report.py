@@ -24,6 +24,19 @@ Json = Mapping[str, Any]
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PANELS = {"input": "Input", "teacher": "Teacher", "student": "Student", "int8": "Student, int8"}
+# Of every kind of flicker: its name, and what is done to the input.
+KINDS = {
+    "camera": (
+        "Camera motion",
+        "The camera pans, turns and zooms by fractions of a pixel; what does not follow, flickers.",
+    ),
+    "noise": ("Sensor noise", "A still scene with another noise in every frame: how far the picture varies over time."),
+    "jitter": (
+        "Crop jitter",
+        "The crop box jumps by a pixel or two, as a face tracker's does, and the picture with it.",
+    ),
+    "clips": ("Videos", "What changes from frame to frame beyond the motion, which is estimated on the input."),
+}
 BLOCKS_SHOWN = 8  # of those that cost int8 most
 ABSENT = "\N{EN DASH}"
 BASELINES = {"identity": "Input left as it is", "colour_affine": "Best global colour map"}
@@ -89,6 +102,8 @@ class Evidence:
     curve: Sequence[Json]
     exportability: Json
     variants: Json
+    video: Json
+    clip: Mapping[str, bytes]  # the files of video/ that the page shows, by name
     inputs: Sequence[Input]
 
 
@@ -113,6 +128,8 @@ def write_report(
         write_text(images / f"{plot}.svg", curve_svg(plot, evidence.curve))
     if evidence.variants["rows"]:
         write_bytes(images / "variants.png", pareto_png(evidence.variants["rows"], "Variants at equal training"))
+    for name, data in evidence.clip.items():
+        write_bytes(images / name, data)
     write_bytes(folder / "curves.png", curve_png(evidence.curve))
     write_bytes(folder / "samples.png", sample_sheet(first, PANELS))
     write_text(folder / "index.html", render(evidence, bands))
@@ -155,6 +172,7 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         costs=cost_rows(evidence.exported),
         variants=shown_rows(evidence.variants["rows"]),
         variant_headings=HEADINGS,
+        flicker=flicker_rows(evidence.video),
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),
         inputs_digest=sha256_json(sorted(one.digest for one in evidence.inputs)),
@@ -177,6 +195,25 @@ def contestants(quality: Json, shown: str) -> list[dict[str, Any]]:
         }
         for kind, label, figures in named
     ]
+
+
+def flicker_rows(video: Json) -> list[dict[str, Any]]:
+    """Each kind of flicker: its name, what it is, levels of 255 by whose, and the phone's file over the teacher's."""
+    return [
+        {
+            "name": name,
+            "meaning": meaning,
+            "cells": {whose: levels(video["flicker"][kind][whose]) for whose in ("input", "teacher", "float", "phone")}
+            | {"over_teacher": levels(video["over_teacher"][kind]["phone"])},
+        }
+        for kind, (name, meaning) in KINDS.items()
+        if kind in video["flicker"]
+    ]
+
+
+def levels(value: float | None) -> str:
+    """A figure as text, or a dash where it is not known."""
+    return ABSENT if value is None else f"{value:.2f}"
 
 
 def latency_rows(benchmark: Json) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ SUMS_AGREE = 1e-3  # how far the photos' pooled effect may lie from the explaine
 FLICKER_FLOOR, P90_FLOOR_MS, BYTES_FLOOR = 1.0, 0.1, 1.0
 
 TEACHER = "the teacher's pictures"
+TEACHER_VIDEO = "the teacher on the same frames"
 INPUTS = "the inputs themselves"
 TARGET = "the target"
 CHAMPION_TEACHER = "the champion, on the teacher's pictures"
@@ -46,11 +47,11 @@ class Measure:
     against: str
     unit: str = ""
     blessing: Blessing = "quality"
-    own: Callable[[Evidence], Found] | None = None
+    own: Callable[[Evidence], Found | None] | None = None
     versus: Callable[[Evidence, Evidence], Found] | None = None  # candidate and champion
 
     def find(self, candidate: Evidence, champion: Evidence | None) -> Found | None:
-        """The number, or None for a rule about a champion where there is none."""
+        """The number, or None for a rule about a champion, or the teacher's video, where there is none."""
         if self.own:
             return self.own(candidate)
         return self.versus(candidate, champion) if self.versus and champion is not None else None
@@ -182,6 +183,13 @@ def structure_drop(candidate: Evidence, champion: Evidence) -> Found:
     return Found(champion.structure_kept - candidate.structure_kept)
 
 
+def flicker_over_teacher(evidence: Evidence) -> Found | None:
+    """Flicker over the teacher's own; None where the stage says that the teacher was not asked."""
+    if evidence.without_teacher and evidence.flicker_over_teacher is None:
+        return None
+    return Found(evidence.flicker_over_teacher)
+
+
 def p90_on_target(evidence: Evidence) -> Found:
     """p90 on the target the gate asks for; where it is missing there, why."""
     return Found(evidence.p90_ms, evidence.target_note)
@@ -227,6 +235,9 @@ RULES: dict[str, Measure] = {
         own=figure("banding"),
     ),
     "max_flicker": Measure(words="flicker under camera motion", unit=" levels", against=INPUTS, own=figure("flicker")),
+    "max_flicker_over_teacher": Measure(
+        words="flicker over the teacher's own, the worst kind", against=TEACHER_VIDEO, own=flicker_over_teacher
+    ),
     "min_test_samples": Measure(words="number of test pairs", against=TEACHER, own=figure("test_samples")),
     "min_gain_over_champion": Measure(
         words="lower end of the gain in explained effect's interval", against=CHAMPION_TEACHER, versus=gain_low

@@ -30,6 +30,7 @@ COMPARED = (
     "quality.sharpness_ratio",
     "quality.chroma_ratio",
     "quality.flicker",
+    "quality.flicker_over_teacher",
     "quality.structure_kept",
     "quality.psnr_to_float_db",
     "quality.psnr_db",

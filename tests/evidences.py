@@ -44,6 +44,7 @@ def good(**changed: Any) -> Evidence:
         int8_psnr_db=42.0,
         banding=0.8,
         flicker=6.0,
+        flicker_over_teacher=1.4,
         structure_kept=0.6,
         p90_ms=6.0,
         file_bytes=1_200_000.0,

@@ -18,6 +18,7 @@ from tasks.evidence import SLICES, Evidence
 from tasks.files import sha256_bytes, sha256_file, write_json, write_jsonl
 from tasks.params import load_params
 from tasks.records import Input, Verdict, write_records
+from tasks.target import judged_file
 
 SIZE, TRAIN, TEST = 64, 6, 7
 ARCHITECTURE = {
@@ -109,6 +110,18 @@ def make_benchmark(folder: Path, records: list[dict[str, Any]]) -> None:
     write_json(folder / "benchmark.json", {"machine": MACHINE, "files": [record | times for record in records]})
 
 
+def make_video(folder: Path, phone: str) -> None:
+    """video/ of that file."""
+    ratios = {"camera": 1.2, "noise": 0.9, "jitter": 1.3, "clips": 4.0}
+    flicker = {kind: {"input": 0.0, "teacher": 2.0, "float": 2.0, "phone": 2 * ratio} for kind, ratio in ratios.items()}
+    record: dict[str, Any] = {"pairs": "d" * 64, "teacher": "e" * 64, "phone": phone, "without_teacher": ""}
+    record |= {"over_teacher": {kind: {"float": 1.0, "phone": ratio} for kind, ratio in ratios.items()}}
+    clip = {"of": "still", "frames": 2, "panels": 3, "width": 8, "height": 8}
+    write_json(folder / "video.json", record | {"flicker": flicker, "clip": clip, "clips": 1})
+    for name in ("clip.png", "clip.webp"):
+        (folder / name).write_bytes(name.encode())
+
+
 def make_workspace(root: Path, export: Callable[[Path, str], list[dict[str, Any]]]) -> Path:
     """A workspace with one student, `oil`, of the files that `export` makes, evaluated; returns its folder."""
     from models.torch_setup import prepare_torch
@@ -120,7 +133,9 @@ def make_workspace(root: Path, export: Callable[[Path, str], list[dict[str, Any]
     sha256 = json.loads((folder / "student/student.json").read_text())["weights_sha256"]
     write_json(folder / "exportability/exportability.json", {"figures": {"partitions": 1}, "findings": []})
     write_json(folder / "variants/variants.json", {"student": "oil", "steps": 0, "rows": []})
-    make_benchmark(folder / "benchmark", export(folder / "exported", sha256))
+    exported = export(folder / "exported", sha256)
+    make_benchmark(folder / "benchmark", exported)
+    make_video(folder / "video", judged_file(exported)["sha256"])
     run(root)
     return folder
 
@@ -196,6 +211,13 @@ def test_the_gate_is_told_of_the_phones_file(made: Path) -> None:
     assert evidence.p90_ms == 2.0 and evidence.bundle_mib == sum(one["bytes"] for one in exported) / 2**20
     # The file is a colour map: it follows every motion and keeps every edge, but for rounding.
     assert evidence.flicker < 0.01 and evidence.structure_kept > 0.999
+
+
+def test_the_gate_is_told_of_flicker_over_the_teachers_and_the_clip_is_carried_over(made: Path) -> None:
+    evidence = Evidence.from_json(read_quality(made)["evidence"])
+    assert (evidence.flicker_over_teacher, evidence.without_teacher) == (1.3, "")  # the worst, but for the videos'
+    for name in ("clip.png", "clip.webp"):
+        assert (made / "report/images" / name).read_bytes() == name.encode()
 
 
 def test_photos_and_halves_make_up_the_test_set(made: Path) -> None:

@@ -30,6 +30,7 @@ LIMITS = Gate(
     min_int8_psnr_db=35.0,
     max_banding=1.5,
     max_flicker=12.0,
+    max_flicker_over_teacher=2.0,
     min_test_samples=8,
     min_gain_over_champion=0.0,
     min_worst_slice_gain=-0.05,
@@ -89,6 +90,15 @@ def test_without_a_champion_its_rules_are_skipped_not_passed() -> None:
     assert [name for name in RULES if "champion" in RULES[name].against] == VERSUS
 
 
+def test_flicker_beside_a_teacher_that_was_not_asked_is_not_judged() -> None:
+    decision = decide(good(flicker_over_teacher=None, without_teacher="it costs"), champion(), LIMITS)
+    assert decision.passed and decision.skipped == ("max_flicker_over_teacher",)
+    assert "Not judged, as the teacher was not asked for video: `max_flicker_over_teacher`." in gate_table(decision)
+    assert "no champion" not in gate_table(decision)
+    # Where there is a figure it counts, whatever is told beside it.
+    assert judged(flicker_over_teacher=2.5, without_teacher="it costs") == ["max_flicker_over_teacher"]
+
+
 @pytest.mark.parametrize(
     ("changed", "names"),
     [
@@ -118,6 +128,8 @@ def test_without_a_champion_its_rules_are_skipped_not_passed() -> None:
         ({"flicker": 7.5}, []),
         ({"flicker": 7.51}, ["max_flicker_over_champion"]),
         ({"flicker": 12.01}, ["max_flicker", "max_flicker_over_champion"]),
+        ({"flicker_over_teacher": 2.0}, []),
+        ({"flicker_over_teacher": 2.01}, ["max_flicker_over_teacher"]),
         ({"structure_kept": 0.501}, []),
         ({"structure_kept": 0.499}, ["max_structure_drop"]),
         ({"p90_ms": 7.5}, []),

@@ -33,7 +33,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_bytes(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copy_repository(tmp_path / "repository")
-    # One Prefect server for all eleven runs: its start costs as much as the rest of what a run begins with.
+    # One Prefect server for all twelve runs: its start costs as much as the rest of what a run begins with.
     with prefect_server(tmp_path / "prefect") as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
         for stage in STAGES:

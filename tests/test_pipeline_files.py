@@ -20,6 +20,7 @@ LAYOUT = {
     "quantise": "data/students/NAME/exported",
     "benchmark": "data/students/NAME/benchmark",
     "variants": "data/students/NAME/variants",
+    "video": "data/students/NAME/video",
     "evaluate": "data/students/NAME/report",
     "bundle": "data/students/NAME/bundle",
     "lineage": "data/students/NAME/lineage.json",
@@ -40,7 +41,9 @@ def raw_params(repository: Path) -> Any:
 
 def filled(text: str, raw_params: Any, student: str) -> str:
     text = text.replace("${key}", student).replace("${item.init}", raw_params["students"][student]["init"])
-    return text.replace("${ingest.folder}", raw_params["ingest"]["folder"])
+    for section, key in (("ingest", "folder"), ("video", "clips")):
+        text = text.replace(f"${{{section}.{key}}}", raw_params[section][key])
+    return text
 
 
 def test_the_stages_are_the_ones_the_flow_runs(stages: dict[str, Any]) -> None:

@@ -115,6 +115,23 @@ VARIANTS = [
 ]
 
 
+VIDEO = {
+    "without_teacher": "",
+    "clips": 1,
+    "clip": {"of": "video", "frames": 24, "panels": 3, "width": 784, "height": 256},
+    "flicker": {
+        "camera": {"input": 0.0, "teacher": 5.0, "float": 6.5, "phone": 7.1},
+        "noise": {"input": 2.96, "teacher": 1.4, "float": 1.0, "phone": 1.3},
+        "jitter": {"input": 0.0, "teacher": 5.1, "float": 7.3, "phone": 7.5},
+        "clips": {"input": 0.8, "teacher": 1.5, "float": 1.1, "phone": 1.4},
+    },
+    "over_teacher": {
+        kind: {"float": 1.0, "phone": ratio}
+        for kind, ratio in (("camera", 1.42), ("noise", 0.929), ("jitter", 1.47), ("clips", 0.933))
+    },
+}
+
+
 def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> report.Evidence:
     """All that a report tells, made up but of the right shape."""
     inputs = [
@@ -173,6 +190,8 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
         "curve": make_curve(),
         "exportability": {"figures": {"partitions": 1, "mega_macs": 134.2}, "findings": FINDINGS},
         "variants": {"steps": 300, "rows": VARIANTS},
+        "video": VIDEO,
+        "clip": {name: name.encode() for name in ("clip.webp", "clip.png")},
         "inputs": inputs,
     }
     return report.Evidence(**(evidence | changes))
@@ -278,7 +297,7 @@ def page(folder: Path) -> Page:
 
 def test_every_picture_exists_and_says_what_it_is(folder: Path, page: Page) -> None:
     pictures = [image for image in page.named("img") if "src" in image]
-    assert len(pictures) == 6 * 4 + 2 + 1
+    assert len(pictures) == 6 * 4 + 2 + 1 + 1
     for image in pictures:
         assert (folder / str(image["src"])).is_file(), image
         assert image["alt"], image
@@ -317,6 +336,31 @@ def test_the_table_shows_what_quality_json_says(page: Page) -> None:
 def test_the_headline_is_of_the_file_a_phone_would_run(page: Page) -> None:
     assert page.cells[""]["explained_effect"] == "0.717"
     assert "4.8 ms" in page.text and "1.18 MiB" in page.text and "colour map alone 0.312" in page.text
+
+
+def test_flicker_stands_beside_the_teachers(folder: Path, page: Page) -> None:
+    told = {"input": "0.00", "teacher": "5.00", "float": "6.50", "phone": "7.10", "over_teacher": "1.42"}
+    assert page.cells["Camera motion"] == told
+    assert list(page.cells)[-4:] == ["Camera motion", "Sensor noise", "Crop jitter", "Videos"]
+    (clip,) = (image for image in page.named("img") if image.get("src") == "images/clip.webp")
+    assert clip["alt"] == "A clip of 24 frames: input, teacher and student side by side"
+    (still,) = page.named("source")
+    assert still == {"srcset": "images/clip.png", "media": "(prefers-reduced-motion: reduce)"}
+    assert "The teacher was left out" not in page.text and "the beginning of a video" in page.text
+
+
+def test_flicker_without_a_teacher_says_why_and_without_the_stage_there_is_no_section() -> None:
+    flicker = {kind: levels | {"teacher": None} for kind, levels in VIDEO["flicker"].items() if kind != "clips"}
+    ratios = {kind: {"float": None, "phone": None} for kind in flicker}
+    clip = VIDEO["clip"] | {"of": "still", "panels": 2}
+    alone = VIDEO | {"flicker": flicker, "over_teacher": ratios, "clip": clip, "without_teacher": "it <costs>"}
+    page = Page(report.render(make_evidence(video=alone), {}))
+    assert "The teacher was left out: it <costs>." in page.text
+    assert page.cells["Crop jitter"]["teacher"] == page.cells["Crop jitter"]["over_teacher"] == report.ABSENT
+    assert "Videos" not in page.cells and "a test picture under the camera motion" in page.text
+    left_out = VIDEO | {"flicker": {}, "over_teacher": {}, "clip": None, "without_teacher": "video.photos is 0"}
+    bare = report.render(make_evidence(video=left_out), {})
+    assert 'id="video"' not in bare and 'href="#video"' not in bare and "clip.webp" not in bare
 
 
 def test_weak_spots_come_worst_first() -> None:
@@ -441,7 +485,8 @@ def test_a_report_without_int8_interval_or_validation(tmp_path: Path) -> None:
     exported = {"files": evidence.exported["files"][:1]}
     curve = [line for line in evidence.curve if "loss" in line][:1]
     none = {"steps": 0, "rows": []}
-    bare = make_evidence(quality=quality, exported=exported, curve=curve, variants=none)
+    left_out = {"video": VIDEO | {"flicker": {}, "clip": None}, "clip": {}}
+    bare = make_evidence(quality=quality, exported=exported, curve=curve, variants=none, **left_out)
     panels = {panel: picture for panel, picture in make_panels(0).items() if panel != "int8"}
     report.write_report(tmp_path, bare, {"best": [0]}, lambda row: panels)
     page = Page((tmp_path / "index.html").read_text())

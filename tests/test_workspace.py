@@ -111,6 +111,16 @@ def test_found_again_nothing_is_written(repo: Path) -> None:
     assert params_of(space)["students"]["oil"]["train"]["steps"] != block["train"]["steps"]
 
 
+def test_videos_in_a_folder_of_their_own_come_along(repo: Path) -> None:
+    params = params_of(repo)
+    params["video"]["clips"] = "data/videos"
+    (repo / "params.yaml").write_text(yaml.safe_dump(params))
+    git("commit", "--quiet", "-am", "videos")
+    (repo / "data/videos").mkdir()
+    (repo / "data/videos/a.mp4").write_text("a video")
+    assert (ready() / "data/videos/a.mp4").read_text() == "a video"
+
+
 def test_photos_follow_the_checkout(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = ready()
     sources = repo / "data" / "sources"

@@ -1,4 +1,4 @@
-"""A repository in miniature: eleven stages that write files of the real form in milliseconds.
+"""A repository in miniature: twelve stages that write files of the real form in milliseconds.
 
 `python toy_pipeline.py STAGE [STUDENT]` is a stage's command in it. The file `mode`, or TOY_MODE, holds "WHAT STAGE" to
 make a stage fail, break, hang or be killed; "blind quantise" makes a student that changes nothing, "nan evaluate" a
@@ -36,12 +36,20 @@ OUTPUT = {
     "quantise": "exported",
     "benchmark": "benchmark",
     "variants": "variants",
+    "video": "video",
     "evaluate": "report",
     "bundle": "bundle",
 }
 FILE = "student.int8.tflite"
 SIZE, SAMPLES = 64, 8
 SCALE, SHIFT, SEED = 0.123456, 0.654321, "seed000000000000"  # in the student's file, to be replaced by what it learnt
+VIDEO = {
+    "flicker": {"camera": {"input": 0.0, "teacher": 5.0, "float": 5.4, "phone": 5.5}},
+    "over_teacher": {"camera": {"float": 1.08, "phone": 1.1}},
+    "without_teacher": "",
+    "clips": 0,
+    "clip": None,
+}
 FIGURES = {"psnr_db": 20.0, "explained_effect": 0.7, "sharpness_ratio": 1.0, "chroma_ratio": 0.9}
 
 
@@ -79,8 +87,8 @@ def make_repository(root: Path, source: Path) -> Path:
         if stage == "generate":
             entry["params"] = [f"students.{STUDENT}.teacher"]
         stages[stage] = entry if stage == "ingest" else {"foreach": {STUDENT: 1}, "do": entry}
-        # Variants say the same of every student here: what comes after hangs on the benchmark too.
-        before = before if stage == "exportability" else [*before, out] if stage == "variants" else [out]
+        # Variants and video say the same of every student here: what comes after hangs on the benchmark too.
+        before = before if stage == "exportability" else [*before, out] if stage in ("variants", "video") else [out]
     (toy / "seed").write_text("1")
     (toy / "dvc.yaml").write_text(json.dumps({"stages": stages}))
     return toy
@@ -137,6 +145,8 @@ def write(stage: str, out: Path) -> None:
         write_json(out / "benchmark.json", {"machine": {"cpu": "toy"}, "files": [row | more]})
     elif stage == "variants":
         write_json(out / "variants.json", {"student": STUDENT, "steps": 0, "rows": []})
+    elif stage == "video":
+        write_json(out / "video.json", VIDEO | {"phone": sha256_file(folder / "exported" / FILE)} | made_for(folder))
     elif stage == "evaluate":
         baselines = {"identity": {"explained_effect": 0.0}, "colour_affine": {"explained_effect": 0.3}}
         quality = {"files": {FILE: FIGURES}, "student": FIGURES, "baselines": baselines, "test_samples": SAMPLES}
@@ -146,6 +156,12 @@ def write(stage: str, out: Path) -> None:
         (out / "index.html").write_text(f"<title>{seed}</title>")
     elif stage == "bundle":
         write_bundle(folder, out)
+
+
+def made_for(folder: Path) -> dict[str, str]:
+    """The digests of the pairs and of their teacher."""
+    pairs = json.loads((folder / "pairs" / "pairs.json").read_text())
+    return {"pairs": pairs["digest"], "teacher": pairs["teacher"]}
 
 
 def write_pairs(out: Path, seed: str, block: dict[str, Any]) -> None:
@@ -203,6 +219,7 @@ def find_evidence(folder: Path) -> dict[str, Any]:
         int8_psnr_db=42.0,
         banding=0.8,
         flicker=0.5,
+        flicker_over_teacher=1.1,
         structure_kept=1.0,
         p90_ms=6.0,
         test_samples=SAMPLES,
