@@ -9,7 +9,7 @@ digest of everything that decides the result, so a checkpoint is never taken for
     python -m tasks.train --student oil
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,9 +150,17 @@ def first(block: Student) -> tuple["nn.Module", dict[str, int]]:
 
 
 def learn(
-    name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path
+    name: str,
+    block: Student,
+    student: "nn.Module",
+    recipe: "Recipe",
+    checkpoint: Path,
+    watch: "Callable[[Training, Line], None] | None" = None,
 ) -> "tuple[nn.Module, list[Line]]":
-    """Run the training loop with a progress bar; returns the averaged student and its curve."""
+    """Run the training loop with a progress bar; returns the averaged student and its curve.
+
+    `watch` is called after each step, when its checkpoint is kept; what it raises ends the training.
+    """
     import torch
     from accelerate import Accelerator
 
@@ -170,6 +178,8 @@ def learn(
 
         def show(training: "Training", line: "Line") -> None:
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
+            if watch:
+                watch(training, line)
 
         average = run(training, batches, open_pairs(folder, "val"), recipe, Accelerator(), checkpoint, show)
     # Back from where it was trained: what comes after reads pictures on the CPU.
