@@ -30,10 +30,10 @@ HEADINGS = (
     *("explained effect", "sharpness", "chroma", "why"),
 )
 NOTE = (
-    "A marked row is on the Pareto front: no other trial that keeps the limits is as fast and as good. Latency is the "
-    "p90 of the untrained file on one thread; the block's own architecture was timed beside each, so a machine that "
-    "became slower meanwhile is reckoned out. Quality is the float32 student's on the validation pairs, after one "
-    "training each: a seed is worth some 0.02."
+    "A marked row is on the Pareto front: no other trial that keeps the limits is as fast and as good. Latency is of "
+    "the untrained file on one thread: the p90 of the block's own architecture when the search began, times the ratio "
+    "of medians timed in turn, so a machine that became slower meanwhile is reckoned out. Quality is of the float32 "
+    "student on the validation pairs, after one training each: a seed is worth some 0.02."
 )
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from models.training import Line, Training
 
 CANDIDATE, REFERENCE = "candidate", "reference"  # names of the two files that are timed
+PERCENTILES = ("p50_ms", "p90_ms")
 SHOWN = 3  # validation pictures that are kept of each trial
 Watch = Callable[["Training", "Line"], None]
 
@@ -36,9 +37,9 @@ Watch = Callable[["Training", "Line"], None]
 def cost_of(params: Params, block: Student, folder: Path, *, is_own: bool) -> dict[str, Any]:
     """What the block's architecture takes untrained, or {"refused": why} where it cannot be had or measured.
 
-    p90_ms of the file that the gate's target runs, on one thread, and reference_p90_ms of the block's own architecture,
-    both timed in turn: a machine that gets slower during a night makes both slower. So the block's own comes first;
-    UserError where not even that can be converted or measured.
+    p50_ms and p90_ms of the file that the gate's target runs, on one thread, and the same of the block's own
+    architecture (reference_...), both timed in turn: a machine that gets slower during a night makes both slower. So
+    the block's own comes first; UserError where not even that can be converted or measured.
     """
     from models.exportability import mega_macs
 
@@ -56,12 +57,12 @@ def cost_of(params: Params, block: Student, folder: Path, *, is_own: bool) -> di
     if refused:
         return {"refused": refused}
     write_bytes(folder / CANDIDATE, content)
-    measured = p90_ms(folder, params.benchmark, block.gate.target)
+    measured = timed(folder, params.benchmark, block.gate.target)
     if isinstance(measured, str):
         return {"refused": measured}
     figures = {"mega_macs": round(mega_macs(student, block.pairs.size), 1), "bytes": len(content)}
     figures["parameters"] = sum(parameter.numel() for parameter in student.parameters())
-    return {"p90_ms": measured[CANDIDATE], "reference_p90_ms": measured[REFERENCE], **figures}
+    return {**measured, **figures}
 
 
 def built(block: Student) -> "nn.Module":
@@ -94,8 +95,8 @@ def judged_content(found: "Exportability", target: str) -> bytes:
     return found.files.get(ONNX if target == BROWSER else INT8, b"")
 
 
-def p90_ms(folder: Path, settings: Benchmark, target: str) -> dict[str, float] | str:
-    """p90 of the two files of a folder by their names; or why the target does not measure the candidate.
+def timed(folder: Path, settings: Benchmark, target: str) -> dict[str, float] | str:
+    """p50_ms, p90_ms, reference_p50_ms and reference_p90_ms of a folder's two files; or why the candidate has none.
 
     UserError where the target does not answer, or does not measure the reference.
     """
@@ -112,10 +113,14 @@ def p90_ms(folder: Path, settings: Benchmark, target: str) -> dict[str, float] |
         benchmark_model=settings.benchmark_model,
     )
     measured = MEASURES[target.partition(":")[0]](job, target)
-    found = {row["file"]: float(row["p90_ms"]) for row in of_target(measured.files, target)}
-    if REFERENCE not in found:
+    rows = {row["file"]: row for row in of_target(measured.files, target)}
+    if REFERENCE not in rows:
         raise UserError(f"the block's own architecture was not measured: {measured.not_measured[REFERENCE]}")
-    return found if CANDIDATE in found else measured.not_measured[CANDIDATE]
+    if CANDIDATE not in rows:
+        return measured.not_measured[CANDIDATE]
+    return {key: float(rows[CANDIDATE][key]) for key in PERCENTILES} | {
+        f"{REFERENCE}_{key}": float(rows[REFERENCE][key]) for key in PERCENTILES
+    }
 
 
 def record(path: Path, target: str) -> Json:
