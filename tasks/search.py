@@ -87,7 +87,7 @@ def search(name: str, asked: Asked) -> None:
         until = time.monotonic() + 60 * asked.minutes if asked.minutes is not None else None
         while trial := next_trial(study, work, asked.trials or work.space.trials, until):
             run_trial(trial, work)
-            told = told_in_mlflow(study, work)
+            told_in_mlflow(study, work)
         told = told_in_mlflow(study, work)
         publish(study, work, write=asked.write)
         if told:

@@ -219,7 +219,12 @@ def geometric(first: int, last: int, count: int) -> list[int]:
 def _channels(encoder: str) -> list[int]:
     from models.encoders import make_encoder
 
-    found: list[int] = make_encoder(encoder, 3).feature_info.channels()
+    try:
+        found: list[int] = make_encoder(encoder, 3).feature_info.channels()
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - timm's encoders have exceptions of their own
+        raise UserError(f"{encoder} cannot be an encoder: {error!s:.160}") from None
     return found
 
 

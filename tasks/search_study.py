@@ -1,5 +1,5 @@
-"""The study behind a search: which point is tried next, which trial goes on, what is remembered. The only module that
-imports optuna.
+"""The study behind a search: which point is tried next, which trial goes on, what is remembered. All that Optuna is
+asked; other modules know its types alone.
 
 Everything lies in an SQLite database: what was told before a kill is there after it. Samplers are not kept but seeded
 by the trial's number and the parameter's name, so a search that was killed draws what one that was not would have.

@@ -21,6 +21,7 @@ from tasks.params import Architecture, load_params
 from tasks.search import Asked
 from tasks.search_result import best, best_by_latency
 from tasks.search_space import SPACE, Space, architecture_of, encoder_of, geometric, losses_of, own_point, read_space
+from tasks.search_trial import built
 from tasks.train import train
 
 OUT = Path("data/students/oil/search")
@@ -325,6 +326,17 @@ def test_decoders_of_points(repository: Path) -> None:
     shallow = {"encoder": "patches4_8_16", "width": 1.0, "levels": 2, "left_out": 1, "deepest": 8, "finest": 8}
     with pytest.raises(UserError, match="leaves the decoder no level"):
         architecture_of(shallow, own)
+
+
+def test_encoders_that_cannot_be_had_say_why(repository: Path) -> None:
+    block = load_params(repository / "params.yaml").student("oil")
+    point = {"encoder": "nfnet_f0s", "left_out": 0, "deepest": 32, "finest": 16}
+    with pytest.raises(UserError, match="timm has no model"):
+        architecture_of(point, block.architecture)
+    for encoder, says in (("levit_128s", "levit_128s cannot be built"), ("crossvit_tiny_240", "not a multiple of 17")):
+        with pytest.raises(UserError, match=says):
+            one = architecture_of(point | {"encoder": encoder}, block.architecture)
+            built(block.model_copy(update={"architecture": one}))
 
 
 @pytest.mark.parametrize(
