@@ -334,8 +334,8 @@ def test_encoders_that_cannot_be_had_say_why(repository: Path) -> None:
     with pytest.raises(UserError, match="timm has no model"):
         architecture_of(point, block.architecture)
     for encoder, says in (("levit_128s", "levit_128s cannot be built"), ("crossvit_tiny_240", "not a multiple of 17")):
+        one = architecture_of(point | {"encoder": encoder}, block.architecture)
         with pytest.raises(UserError, match=says):
-            one = architecture_of(point | {"encoder": encoder}, block.architecture)
             built(block.model_copy(update={"architecture": one}))
 
 
