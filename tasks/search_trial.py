@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CANDIDATE, REFERENCE = "candidate", "reference"  # names of the two files that are timed
 PERCENTILES = ("p50_ms", "p90_ms")
+TRIES = 3  # of the timing
 SHOWN = 3  # validation pictures that are kept of each trial
 Watch = Callable[["Training", "Line"], None]
 
@@ -98,6 +99,7 @@ def judged_content(found: "Exportability", target: str) -> bytes:
 def timed(folder: Path, settings: Benchmark, target: str) -> dict[str, float] | str:
     """p50_ms, p90_ms, reference_p50_ms and reference_p90_ms of a folder's two files; or why the candidate has none.
 
+    Each is the least of some tries: other work on the machine only ever adds to a time, and may fall in step with a turn.
     UserError where the target does not answer, or does not measure the reference.
     """
     records = [record(folder / name, target) for name in (CANDIDATE, REFERENCE)]
@@ -112,15 +114,19 @@ def timed(folder: Path, settings: Benchmark, target: str) -> dict[str, float] | 
         frames=0,
         benchmark_model=settings.benchmark_model,
     )
-    measured = MEASURES[target.partition(":")[0]](job, target)
-    rows = {row["file"]: row for row in of_target(measured.files, target)}
-    if REFERENCE not in rows:
-        raise UserError(f"the block's own architecture was not measured: {measured.not_measured[REFERENCE]}")
-    if CANDIDATE not in rows:
-        return measured.not_measured[CANDIDATE]
-    return {key: float(rows[CANDIDATE][key]) for key in PERCENTILES} | {
-        f"{REFERENCE}_{key}": float(rows[REFERENCE][key]) for key in PERCENTILES
-    }
+    found: dict[str, float] = {}
+    for _ in range(TRIES):
+        measured = MEASURES[target.partition(":")[0]](job, target)
+        rows = {row["file"]: row for row in of_target(measured.files, target)}
+        if REFERENCE not in rows:
+            raise UserError(f"the block's own architecture was not measured: {measured.not_measured[REFERENCE]}")
+        if CANDIDATE not in rows:
+            return measured.not_measured[CANDIDATE]
+        for file, prefix in ((CANDIDATE, ""), (REFERENCE, "reference_")):
+            for key in PERCENTILES:
+                taken = float(rows[file][key])
+                found[prefix + key] = min(taken, found.get(prefix + key, taken))
+    return found
 
 
 def record(path: Path, target: str) -> Json:
