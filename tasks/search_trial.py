@@ -99,7 +99,7 @@ def judged_content(found: "Exportability", target: str) -> bytes:
 def timed(folder: Path, settings: Benchmark, target: str) -> dict[str, float] | str:
     """p50_ms, p90_ms, reference_p50_ms and reference_p90_ms of a folder's two files; or why the candidate has none.
 
-    Each is the least of some tries: other work on the machine only ever adds to a time, and may fall in step with a turn.
+    Each is the least of some tries: other work on the machine only adds to a time, and may fall in step with the turns.
     UserError where the target does not answer, or does not measure the reference.
     """
     records = [record(folder / name, target) for name in (CANDIDATE, REFERENCE)]
