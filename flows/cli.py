@@ -6,6 +6,7 @@ Prefect and MLflow are imported only when there is something to run, so that not
 import sys
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -58,6 +59,38 @@ def run(
                 if until == STAGES[-1]:
                     print(as_text(name, headline(name)), flush=True)
     except KeyboardInterrupt:  # here, since Typer would end the program without a word
+        _fail("stopped; run again to go on from here", 130)
+
+
+@app.command()
+def search(
+    student: Annotated[str, typer.Argument(help="a name in params.yaml, curated")],
+    space: Annotated[Path | None, typer.Option(help="a YAML file as tasks/search.yaml, which is the default")] = None,
+    trials: Annotated[int | None, typer.Option(help="in all, those of earlier runs too")] = None,
+    minutes: Annotated[float | None, typer.Option(help="no trial is begun after so many")] = None,
+    steps: Annotated[int | None, typer.Option(help="of a trial's training")] = None,
+    max_p90_ms: Annotated[float | None, typer.Option(help="on the gate's target; the gate's if left out")] = None,
+    seed: Annotated[int, typer.Option(help="of what is tried")] = 0,
+    write: Annotated[bool, typer.Option(help="put the best into params.yaml")] = False,
+) -> None:
+    """Search for a better student under a budget of latency: a page, and a block for params.yaml; resumable."""
+    interrupt_on_terminate()
+    from tasks.search import Asked
+    from tasks.search import search as look
+    from tasks.search_space import SPACE
+
+    asked = Asked(
+        space=space or SPACE,
+        trials=trials,
+        minutes=minutes,
+        steps=steps,
+        max_p90_ms=max_p90_ms,
+        seed=seed,
+        write=write,
+    )
+    try:
+        look(student, asked)
+    except KeyboardInterrupt:
         _fail("stopped; run again to go on from here", 130)
 
 

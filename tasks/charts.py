@@ -131,8 +131,8 @@ def curve_png(curve: Sequence[Line]) -> bytes:
     return buffer.getvalue()
 
 
-def pareto_png(rows: Sequence[Line], title: str) -> bytes:
-    """Explained effect over latency of every student's LiteRT files as a PNG on white, their Pareto front joined.
+def pareto_png(rows: Sequence[Line], title: str, latency: str = "latency, ms (LiteRT, p50, one thread)") -> bytes:
+    """Explained effect over latency of every student's files as a PNG on white, their Pareto front joined.
 
     A row has student, precision, litert_ms, explained_effect and front.
     """
@@ -144,14 +144,15 @@ def pareto_png(rows: Sequence[Line], title: str) -> bytes:
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         best = sorted((row["litert_ms"], row["explained_effect"]) for row in rows if row["front"])
-        axes.step(*zip(*best, strict=True), where="post", color=COLOURS[2], label="Pareto front", zorder=1)
+        if best:
+            axes.step(*zip(*best, strict=True), where="post", color=COLOURS[2], label="Pareto front", zorder=1)
         for index, precision in enumerate(dict.fromkeys(row["precision"] for row in rows)):
             mine = [row for row in rows if row["precision"] == precision]
             places = ([row["litert_ms"] for row in mine], [row["explained_effect"] for row in mine])
             axes.plot(*places, "o", color=COLOURS[index], label=precision)
             for row, x, y in zip(mine, *places, strict=True):
                 axes.annotate(row["student"], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7.5)
-        axes.set(title=title, xlabel="latency, ms (LiteRT, p50, one thread)", ylabel="explained effect")
+        axes.set(title=title, xlabel=latency, ylabel="explained effect")
         axes.margins(x=0.2)
         axes.legend(loc="lower right")
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})

@@ -97,15 +97,22 @@ def predict(files: Mapping[str, bytes], runs: int, budget_ms: float) -> dict[str
 
 def refuse(findings: Sequence[Mapping[str, str]], verdicts: Sequence[Verdict], path: Path) -> None:
     """A UserError in one line for the first limit that is not kept, if there is one."""
+    told = complaint(findings, verdicts)
+    if told:
+        raise UserError(f"{told}; all findings: {path}")
+
+
+def complaint(findings: Sequence[Mapping[str, str]], verdicts: Sequence[Verdict]) -> str:
+    """The first limit that is not kept, with the layer at fault and what to use instead; "" where all are kept."""
     broken = [one for one in verdicts if one.fails]
     lost = [one for one in findings if one["kind"] == "unconvertible"]
     if not broken and not lost:
-        return
+        return ""
     kinds = ("unconvertible",) if lost else broken[0].explained_by
     named = [one for kind in kinds for one in findings if one["kind"] == kind]
     told = in_words(named[0]) if named else "no single layer is at fault"
     counts = [f"{one.rule} is {one.limit:g}, found {one.value:g}" for one in broken]
-    raise UserError(f"{told} ({'; '.join(counts) or 'nothing can be made of it'}); all findings: {path}")
+    return f"{told} ({'; '.join(counts) or 'nothing can be made of it'})"
 
 
 def in_words(finding: Mapping[str, str]) -> str:

@@ -31,6 +31,10 @@ HEADINGS = (
     *("student", "precision", "parameters", "MMAC", "KiB", "LiteRT ms", "2 threads", "ONNX ms"),
     *("explained effect", "sharpness", "MS-SSIM", "PSNR dB", "front"),
 )
+NOTE = (
+    "A marked row is on the Pareto front: no other file is as fast and as good. Latency is the p50 of one picture, all "
+    "files in turn in one process; 1 is right for sharpness."
+)
 TEMPLATE = Path(__file__).with_name("pareto.html")
 PICTURES = 3  # test pictures that are shown
 Row = dict[str, Any]
@@ -158,13 +162,15 @@ def samples(exported: Mapping[str, Path], pairs: Path) -> bytes:
     return sample_sheet(sheet, {name: name for name in columns})
 
 
-def page(what: str, title: str, about: str, rows: Sequence[Row]) -> str:
-    """index.html as text."""
+def page(
+    title: str, about: str, headings: Sequence[str], rows: Sequence[Row], note: str, pictures: Mapping[str, str]
+) -> str:
+    """index.html as text: rows of cells by headings, those on the front marked, and pictures NAME.png by caption."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text())
-    return template.render(what=what, title=title, about=about, headings=HEADINGS, rows=shown_rows(rows))
+    return template.render(title=title, about=about, headings=headings, rows=rows, note=note, pictures=pictures)
 
 
 def compare(
@@ -192,5 +198,6 @@ def compare(
         write_text(made / f"{what}.md", table(rows))
         write_bytes(made / f"{what}.png", pareto_png(rows, title))
         write_bytes(made / "samples.png", samples(exported, pairs))
-        write_text(made / "index.html", page(what, title, words, rows))
+        pictures = {what: "Quality over latency", "samples": "Test pictures, int8; never seen in training"}
+        write_text(made / "index.html", page(title, words, HEADINGS, shown_rows(rows), NOTE, pictures))
     print(table(rows))

@@ -9,7 +9,7 @@ digest of everything that decides the result, so a checkpoint is never taken for
     python -m tasks.train --student oil
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,10 +220,12 @@ def learn(
     recipe: "Recipe",
     checkpoint: Path,
     terms: "list[Term] | None" = None,
+    watch: "Callable[[Training, Line], None] | None" = None,
 ) -> "tuple[nn.Module, list[Line]]":
     """Run the training loop with a progress bar; returns the averaged student and its curve.
 
-    `terms` are those of the block unless told otherwise.
+    `terms` are those of the block unless told otherwise. `watch` is called after each step, when its checkpoint is
+    kept; what it raises ends the training.
     """
     import torch
     from accelerate import Accelerator
@@ -240,6 +242,8 @@ def learn(
 
         def show(training: "Training", line: "Line") -> None:
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
+            if watch:
+                watch(training, line)
 
         accelerator = Accelerator(mixed_precision=recipe.precision)
         average = run(training, batches, open_pairs(folder, "val"), recipe, accelerator, checkpoint, show)
