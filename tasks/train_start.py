@@ -79,7 +79,7 @@ def with_heads(student: "nn.Module") -> "nn.Module":
     """The student in place with a head for each effect instead of its own, one after another in the channels."""
     from torch import nn
 
-    one = student.head
+    one: Any = student.head
     many = nn.Conv2d(one.in_channels, len(EFFECTS) * one.out_channels, one.kernel_size, padding=one.padding)
     nn.init.constant_(many.bias, 0.5)  # type: ignore[arg-type]
     student.head = many
