@@ -86,13 +86,13 @@ def rate(step: int, recipe: Recipe) -> float:
     return 0.5 * (1 + math.cos(math.pi * share))
 
 
-def train_step(training: Training, batch: tuple[Tensor, Tensor], recipe: Recipe, accelerator: Accelerator) -> Line:
+def train_step(training: Training, batch: tuple[Tensor, ...], recipe: Recipe, accelerator: Accelerator) -> Line:
     """One update; returns the step's losses as floats. Raises UserError when the loss is not finite."""
     share = rate(training.step, recipe)
     for group in training.optimizer.param_groups:
         group["lr"] = recipe.learning_rate * share
-    inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
-    look, loss = _judge(training, inputs, targets, recipe, accelerator)
+    batch = tuple(part.to(accelerator.device, non_blocking=True) for part in batch)
+    look, loss = _judge(training, batch, recipe, accelerator)
     line = _told(training.step + 1, loss, look.parts)
     weights = [weight for group in training.optimizer.param_groups for weight in group["params"]]
     if (training.step + 1) % recipe.validate_every == 0 and accelerator.is_main_process:
@@ -111,15 +111,17 @@ def train_step(training: Training, batch: tuple[Tensor, Tensor], recipe: Recipe,
 
 
 def _judge(
-    training: Training, inputs: Tensor, targets: Tensor, recipe: Recipe, accelerator: Accelerator
+    training: Training, batch: tuple[Tensor, ...], recipe: Recipe, accelerator: Accelerator
 ) -> tuple[Look, Tensor]:
     """What the student makes of a batch, and the loss by all terms."""
+    inputs, targets, *controls = batch
     with inner_outputs(training.student, training.terms) as inner:  # type: ignore[arg-type]
         with accelerator.autocast():
-            output = training.student(inputs)
+            output = training.student(inputs, *controls)
         look = Look(
             student=training.student,
             inputs=inputs,
+            controls=tuple(controls),
             targets=targets,
             output=output.float(),
             step=training.step,
