@@ -12,7 +12,7 @@ Takes about a minute and 1.5 GiB.
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from tasks.stage import STUDENTS, student_main
 if TYPE_CHECKING:
     from models.litert_int8 import LiteRtQuantiser
     from models.onnx_int8 import OnnxQuantiser
+    from models.runtimes import Model
 
 Images = npt.NDArray[np.float32]
 
@@ -227,6 +228,11 @@ def write_files(
     return lines
 
 
+def of_both(model: "Model") -> Callable[[tuple[Images, float]], Images]:
+    """A model as a function of a picture with a strength."""
+    return lambda sample: model(*sample)
+
+
 def with_strength(
     slider: Any, size: int, folder: Path, checks: Sequence[Images], tolerance: Tolerance
 ) -> list[dict[str, Any]]:
@@ -243,8 +249,7 @@ def with_strength(
     for runtime, convert in (("litert", to_litert), ("onnx", to_onnx)):
         path = folder / f"student.strength.fp32.{SUFFIXES[runtime]}"
         write_bytes(path, convert(slider, size))
-        model = open_model(path, runtime)
-        found = parity(lambda sample, model=model: model(*sample), samples, expected)
+        found = parity(of_both(open_model(path, runtime)), samples, expected)
         if not tolerance.holds(found):
             raise UserError(
                 f"{path.name} differs from torch by {found['max_abs']} (worst picture {found['worst_psnr_db']} dB), "

@@ -182,6 +182,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow  # three LiteRT conversions and two calibrations
 def test_files_that_take_the_strength_agree_with_torch(made: Path) -> None:
     student, picture = load_student(made / "student"), np.random.default_rng(1).random((1, SIZE, SIZE, 3), np.float32)
@@ -196,6 +197,7 @@ def test_files_that_take_the_strength_agree_with_torch(made: Path) -> None:
         np.testing.assert_array_equal(model(picture), model(picture, 1.0))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow  # uses the files above
 def test_files_at_a_fixed_strength(made: Path) -> None:
     exported = json.loads((made / "exported/exported.json").read_text())
@@ -215,6 +217,7 @@ def test_files_at_a_fixed_strength(made: Path) -> None:
         open_model(made / "exported" / fixed[0], "litert")(np.zeros((1, SIZE, SIZE, 3), np.float32), 0.5)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow  # uses the files above
 def test_the_figures_are_of_the_files(made: Path) -> None:
     exported = json.loads((made / "exported/exported.json").read_text())
