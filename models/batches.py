@@ -15,6 +15,8 @@ from models.camera import Camera
 
 Array = npt.NDArray[np.uint8]
 
+AT_FULL = 0.25  # strengths that are exactly 1, over those below
+
 
 def open_pairs(folder: Path, split: str) -> tuple[Array, Array]:
     """Memory-mapped (inputs, targets) of a split, each (N,S,S,3) uint8."""
@@ -49,7 +51,7 @@ class Batches:
         }
         return np.array([orders[place // count][place % count] for place in places])
 
-    def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
         """Two (B,3,crop,crop) tensors in [0,1]; `share` picks the rows of one process."""
         rng = np.random.default_rng((self.seed, 1, step))
         room = self.inputs.shape[1] - self.crop + 1
@@ -68,3 +70,21 @@ class Batches:
             piece = images[row, top : top + self.crop, left : left + self.crop]
             target[:] = piece[:, ::-1] if flip else piece
         return crops
+
+
+class Graded(Batches):
+    """Batches with a third tensor, (B,) in [0,1]: strengths of the effect, and targets that have just these.
+
+    A picture at strength s is the input and s of what the teacher changed, so that no teacher is asked again.
+    """
+
+    def strengths(self, step: int) -> npt.NDArray[np.float32]:
+        """(batch_size,): evenly over [0,1), some exactly 1; at 0, which is the input, there is nothing to learn."""
+        drawn = np.random.default_rng((self.seed, 2, step)).random(self.batch_size, np.float32)
+        return np.minimum((1 + AT_FULL) * drawn, 1)
+
+    def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
+        """As of the class it is of, and the strengths."""
+        inputs, targets = super().batch(step, share)
+        strengths = torch.tensor(self.strengths(step)[share])
+        return inputs, torch.lerp(inputs, targets, strengths[:, None, None, None]), strengths

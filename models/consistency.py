@@ -36,7 +36,7 @@ class Consistency(Term):
         count = max(1, len(look.inputs) // PART)
         moved = shift(look.inputs[:count], down, right)
         noise = NOISE * torch.randn(moved.shape, generator=random).to(moved.device)
-        again = look.student((moved + noise).clamp(0, 1)).float()
+        again = look.student((moved + noise).clamp(0, 1), *(one[:count] for one in look.controls)).float()
         margin = 2 * REACH
         apart = inside(shift(again, -down, -right), margin) - inside(look.output[:count], margin)
         ramp = (look.share - self.begin) / (1 - self.begin)

@@ -1,6 +1,7 @@
 """A student as a float32 LiteRT file; models/litert_int8.py makes the smaller ones of it.
 
-All take and give float32 (1,S,S,3) in [0,1]. The graph is written so that all of it runs in one delegate:
+All take and give float32 (1,S,S,3) in [0,1]; that of a student with a slider takes the strength, float32 (1,), too. The
+graph is written so that all of it runs in one delegate:
 - the clamp to [0,1] becomes a ReLU6 on the head, whose weights are six times as large, and a multiplication
   by 1/6: ReLU6 fuses into the convolution, while a bare clamp is a float island in the int8 graph;
 - the pixel shuffle becomes one transpose of blocks of 3 x block values: the head's channels are put in
@@ -14,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.controls import Blended, Controlled, blend
 from models.silence import silence
 
 SIX = 6.0  # where ReLU6 saturates
 
 
 class ChannelsLast(nn.Module):
-    """The student on (1,S,S,3) float32 in [0,1], computing the same function."""
+    """The student on (1,S,S,3) float32 in [0,1], and on the strength if it takes one, computing the same function."""
 
     def __init__(self, student: Any) -> None:
         super().__init__()
@@ -29,10 +31,16 @@ class ChannelsLast(nn.Module):
         with torch.no_grad():
             self.student.head = scaled_head(self.student.head, self.block)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(1,S,S,3) in [0,1] -> the same."""
-        y = self.student.head(self.student.features(x.permute(0, 3, 1, 2)))
-        y = nn.functional.relu6(y).permute(0, 2, 3, 1) * (1 / SIX)
+    def forward(self, x: Tensor, *strength: Tensor) -> Tensor:
+        """(1,S,S,3) in [0,1], and (1,) of a student with a slider -> (1,S,S,3)."""
+        y = self.picture(self.student.features(x.permute(0, 3, 1, 2), *strength))
+        if strength:
+            return blend(x, y, *strength)
+        return blend(x, y, self.student.strength) if isinstance(self.student, Blended) else y
+
+    def picture(self, features: Tensor) -> Tensor:
+        """Features (1,C,h,w) -> (1,S,S,3)."""
+        y = nn.functional.relu6(self.student.head(features)).permute(0, 2, 3, 1) * (1 / SIX)
         if self.block == 1:
             return y
         batch, height, width, _ = y.shape
@@ -58,5 +66,6 @@ def to_litert(student: nn.Module, size: int) -> bytes:
         from litert_torch import progress
 
         progress.config.show_progress = False
-        model = litert_torch.convert(ChannelsLast(student).eval(), (torch.zeros(1, size, size, 3),))
+        inputs = (torch.zeros(1, size, size, 3), *([torch.ones(1)] if isinstance(student, Controlled) else []))
+        model = litert_torch.convert(ChannelsLast(student).eval(), inputs)
         return bytes(model.model_content())

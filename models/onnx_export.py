@@ -1,6 +1,7 @@
 """A student as a float32 ONNX file; models/onnx_int8.py makes the smaller ones of it.
 
-All take and give float32 (1,3,S,S) in [0,1], named "input" and "output". Everything that torch's exporter
+All take and give float32 (1,3,S,S) in [0,1], named "input" and "output"; that of a student with a slider takes float32
+(1,) "strength" too. Everything that torch's exporter
 notes about where a node came from (source paths, stack traces) is removed, but for the torch module's path, which
 becomes its name: equal weights give equal bytes, on any machine.
 """
@@ -11,19 +12,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.controls import Controlled
 from models.silence import silence
 
-INPUT, OUTPUT = "input", "output"
+INPUT, STRENGTH, OUTPUT = "input", "strength", "output"
 
 
 def to_onnx(student: nn.Module, size: int) -> bytes:
     """The float32 model of a student in eval mode, BatchNorm folded into the convolutions."""
+    inputs = {INPUT: torch.zeros(1, 3, size, size)} | (
+        {STRENGTH: torch.ones(1)} if isinstance(student, Controlled) else {}
+    )
     with silence():
         program = torch.onnx.export(
             student,
-            (torch.zeros(1, 3, size, size),),
+            tuple(inputs.values()),
             dynamo=True,
-            input_names=[INPUT],
+            input_names=list(inputs),
             output_names=[OUTPUT],
             verbose=False,
         )

@@ -1,7 +1,8 @@
 """Open a model file on the runtime it is made for: LiteRT (XNNPACK delegate) or ONNX Runtime, on the CPU.
 
-Whatever the runtime, an opened model is a callable on (1,S,S,3) float32 in [0,1]. The three steps of a call
-can be taken one by one, so that a benchmark times the runtime and not the copying around it.
+Whatever the runtime, an opened model is a callable on (1,S,S,3) float32 in [0,1], and on a strength of the effect if
+its file takes one (models/controls.py). The three steps of a call can be taken one by one, so that a benchmark times
+the runtime and not the copying around it.
 """
 
 from pathlib import Path
@@ -15,14 +16,16 @@ from models.silence import silence
 
 Images = npt.NDArray[np.float32]
 
+FULL = 1.0  # strength, where nothing else is said
+
 
 class Model(Protocol):
     """An opened model file."""
 
     size: int  # S: both sides of its pictures, in pixels
 
-    def load(self, images: Images) -> None:
-        """Hand over the input, (1,S,S,3) in [0,1]."""
+    def load(self, images: Images, strength: float = FULL) -> None:
+        """Hand over the input, (1,S,S,3) in [0,1]; UserError for another strength where the file takes none."""
 
     def invoke(self) -> None:
         """Run the model on the loaded input."""
@@ -31,7 +34,7 @@ class Model(Protocol):
         """The output of the last run, (1,S,S,3) in [0,1]."""
         ...
 
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Images, strength: float = FULL) -> Images:
         """load, invoke, read."""
         ...
 
@@ -52,15 +55,18 @@ class LiteRtModel:
                 self._interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 raise broken(path, "LiteRT", error) from None
-        inputs = [(one["dtype"].__name__, one["shape"].tolist()) for one in self._interpreter.get_input_details()]
+        taken = sorted(self._interpreter.get_input_details(), key=lambda one: -len(one["shape"]))  # the picture first
+        inputs = [(one["dtype"].__name__, one["shape"].tolist()) for one in taken]
         outputs = [(one["dtype"].__name__, one["shape"].tolist()) for one in self._interpreter.get_output_details()]
         self.size = check_contract(path, inputs, outputs, "NHWC")
-        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._path, (self._input, *self._strength) = path, [one["index"] for one in taken]
         self._output = self._interpreter.get_output_details()[0]["index"]
 
-    def load(self, images: Images) -> None:
+    def load(self, images: Images, strength: float = FULL) -> None:
         """Hand over the input, (1,S,S,3) in [0,1]."""
         self._interpreter.set_tensor(self._input, images)
+        for one in settable(self._path, self._strength, strength):
+            self._interpreter.set_tensor(one, np.array([strength], np.float32))
 
     def invoke(self) -> None:
         """Run the model on the loaded input."""
@@ -71,9 +77,9 @@ class LiteRtModel:
         output: Images = self._interpreter.get_tensor(self._output)
         return output
 
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Images, strength: float = FULL) -> Images:
         """load, invoke, read."""
-        self.load(images)
+        self.load(images, strength)
         self.invoke()
         return self.read()
 
@@ -95,16 +101,19 @@ class OnnxModel:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no public base class
             raise broken(path, "ONNX Runtime", error) from None
-        inputs = [(one.type, one.shape) for one in self._session.get_inputs()]
+        taken = sorted(self._session.get_inputs(), key=lambda one: -len(one.shape))  # the picture first
+        inputs = [(one.type, one.shape) for one in taken]
         outputs = [(one.type, one.shape) for one in self._session.get_outputs()]
         self.size = check_contract(path, inputs, outputs, "NCHW")
-        self._name = self._session.get_inputs()[0].name
+        self._path, (self._name, *self._strength) = path, [one.name for one in taken]
         self._feed: dict[str, Images] = {}
         self._result: list[Images] = []
 
-    def load(self, images: Images) -> None:
+    def load(self, images: Images, strength: float = FULL) -> None:
         """Hand over the input, (1,S,S,3) in [0,1]."""
         self._feed = {self._name: np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
+        for one in settable(self._path, self._strength, strength):
+            self._feed[one] = np.array([strength], np.float32)
 
     def invoke(self) -> None:
         """Run the model on the loaded input."""
@@ -114,9 +123,9 @@ class OnnxModel:
         """The output of the last run, (1,S,S,3) in [0,1]."""
         return np.ascontiguousarray(self._result[0].transpose(0, 2, 3, 1))
 
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Images, strength: float = FULL) -> Images:
         """load, invoke, read."""
-        self.load(images)
+        self.load(images, strength)
         self.invoke()
         return self.read()
 
@@ -133,12 +142,23 @@ def open_model(path: Path, runtime: str, threads: int = 1) -> Model:
     return RUNTIMES[runtime](path, threads)
 
 
+def settable(path: Path, inputs: list[Any], strength: float) -> list[Any]:
+    """The inputs that take the strength, if it can be had."""
+    if strength != FULL and not inputs:
+        raise UserError(f"{path} takes no strength: open the file that does (control in params.yaml)")
+    return inputs
+
+
 def check_contract(path: Path, inputs: list[tuple[str, Any]], outputs: list[tuple[str, Any]], layout: str) -> int:
-    """S, if the file takes and gives one float32 picture of S x S in `layout`; else a UserError."""
+    """S, if the file takes and gives one float32 picture of S x S in `layout`; else a UserError.
+
+    A second input may be a float32 number, the strength of the effect.
+    """
+    pictures = inputs[:1] if [list(shape) for _, shape in inputs[1:]] == [[1]] else inputs
     first = list(inputs[0][1]) if inputs else []
     size = first[2] if len(first) == 4 else 0
     expected = [1, size, size, 3] if layout == "NHWC" else [1, 3, size, size]
-    for ends in (inputs, outputs):
+    for ends in (pictures, outputs):
         if len(ends) != 1 or ends[0][0] not in ("float32", "tensor(float)") or list(ends[0][1]) != expected:
             found = ", ".join(f"{kind} {list(shape)}" for kind, shape in inputs) or "none"
             given = ", ".join(f"{kind} {list(shape)}" for kind, shape in outputs) or "none"

@@ -36,12 +36,22 @@ class DecoderLevel(nn.Module):
         self.depthwise = conv_bn(joined, joined, kernel=3, groups=joined)
         self.pointwise = conv_bn(joined, outputs)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(B,inputs,h,w), (B,skip_channels,2h,2w) -> (B,outputs,2h,2w)."""
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        """What the blocks are to see: (B,inputs,h,w), (B,skip_channels,2h,2w) -> (B,C,2h,2w)."""
         x = double(self.project(x), self.upsample)
         skip = self.lateral(skip)
-        x = torch.cat([x, skip], dim=1) if self.concat else x + skip
-        return self.pointwise(self.depthwise(x))
+        return torch.cat([x, skip], dim=1) if self.concat else x + skip
+
+    def blocks(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """The convolutions after it, each with BatchNorm and ReLU6."""
+        return self.depthwise, self.pointwise
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B,inputs,h,w), (B,skip_channels,2h,2w) -> (B,outputs,2h,2w)."""
+        x = self.join(x, skip)
+        for block in self.blocks():
+            x = block(x)
+        return x
 
 
 def double(x: Tensor, mode: str) -> Tensor:
@@ -89,23 +99,33 @@ class UNet(nn.Module):
         *skips, y = self.encoder(x)
         for level, skip in zip(self.decoder, reversed(skips), strict=False):
             y = level(y, skip)
+        return self.finished(y)
+
+    def finished(self, y: Tensor) -> Tensor:
+        """What the decoder gives as the head takes it."""
         return y if self.block > 1 else double(y, self.upsample)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,3,H,W) in [0,1] -> (B,3,H,W); clamped to [0,1] in eval mode only, so that gradients live."""
-        y = self.head(self.features(x))
+    def picture(self, features: Tensor) -> Tensor:
+        """Features -> (B,3,H,W); clamped to [0,1] in eval mode only, so that gradients live."""
+        y = self.head(features)
         if not self.training:
             y = y.clamp(0.0, 1.0)  # before the shuffle, so that the head's scale in int8 covers [0,1] and no more
         return functional.pixel_shuffle(y, self.block) if self.block > 1 else y
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,3,H,W) in [0,1] -> (B,3,H,W); clamped to [0,1] in eval mode only."""
+        return self.picture(self.features(x))
 
-def build_student(architecture: Mapping[str, Any], size: int) -> nn.Module:
+
+def build_student(architecture: Mapping[str, Any], size: int, control: str = "none") -> nn.Module:
     """An untrained student for `size` x `size` pictures, seeded by torch's global generator.
 
-    `architecture` is the block's section of params.yaml as a mapping. Raises UserError for an encoder
-    timm does not have, or a size the encoder cannot halve often enough.
+    `architecture` is the block's section of params.yaml as a mapping, `control` its `control.by`. Raises UserError for
+    an encoder timm does not have, or a size the encoder cannot halve often enough.
     """
-    student = UNet(**architecture)
+    from models.controls import Controlled  # a UNet itself
+
+    student = (UNet if control == "none" else Controlled)(**architecture)
     reduction = student.encoder.feature_info.reduction()[-1]
     if size % reduction:
         raise UserError(f"pairs.size {size} is not a multiple of {reduction}, the encoder's reduction")
@@ -123,7 +143,7 @@ def load_student(folder: Path) -> nn.Module:
         raise UserError(
             f"{folder}/weights.safetensors has sha256 {found}, its student.json says otherwise: train again"
         )
-    student = build_student(record["architecture"], record["size"])
+    student = build_student(record["architecture"], record["size"], record.get("control", "none"))
     weights = load(data)
     fit(student, weights, record.get("ranks", {}))
     student.load_state_dict(weights)

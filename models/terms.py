@@ -33,9 +33,10 @@ class Look:
     student: nn.Module
     inputs: Tensor
     targets: Tensor
-    output: Tensor  # student(inputs)
+    output: Tensor  # student(inputs, *controls)
     step: int
     share: float  # of the training that lies behind, in [0,1)
+    controls: tuple[Tensor, ...] = ()  # what the student takes besides, each (B,)
     inner: Mapping[str, Tensor] = field(default_factory=dict)  # what the student's modules gave, by `Term.paths`
     parts: Mapping[str, Part] = field(default_factory=dict)  # of the terms before this one
 

@@ -91,13 +91,13 @@ def rate(step: int, recipe: Recipe) -> float:
     return 0.5 * (1 + math.cos(math.pi * share))
 
 
-def train_step(training: Training, batch: tuple[Tensor, Tensor], recipe: Recipe, accelerator: Accelerator) -> Line:
+def train_step(training: Training, batch: tuple[Tensor, ...], recipe: Recipe, accelerator: Accelerator) -> Line:
     """One update; returns the step's losses as floats. Raises UserError when the loss is not finite."""
     share = rate(training.step, recipe)
     for group in training.optimizer.param_groups:
         group["lr"] = recipe.learning_rate * share
-    inputs, targets = (part.to(accelerator.device, non_blocking=True) for part in batch)
-    look, loss = _judge(training, inputs, targets, recipe, accelerator)
+    batch = tuple(part.to(accelerator.device, non_blocking=True) for part in batch)
+    look, loss = _judge(training, batch, recipe, accelerator)
     line = _told(training.step + 1, loss, look.parts)
     weights = [weight for group in training.optimizer.param_groups for weight in group["params"]]
     if (training.step + 1) % recipe.validate_every == 0 and accelerator.is_main_process:
@@ -116,15 +116,17 @@ def train_step(training: Training, batch: tuple[Tensor, Tensor], recipe: Recipe,
 
 
 def _judge(
-    training: Training, inputs: Tensor, targets: Tensor, recipe: Recipe, accelerator: Accelerator
+    training: Training, batch: tuple[Tensor, ...], recipe: Recipe, accelerator: Accelerator
 ) -> tuple[Look, Tensor]:
     """What the student makes of a batch, and the loss by all terms."""
+    inputs, targets, *controls = batch
     with inner_outputs(training.student, training.terms) as inner:  # type: ignore[arg-type]
         with accelerator.autocast():
-            output = training.student(inputs)
+            output = training.student(inputs, *controls)
         look = Look(
             student=training.student,
             inputs=inputs,
+            controls=tuple(controls),
             targets=targets,
             output=output.float(),
             step=training.step,
@@ -201,15 +203,15 @@ def run(
 
 
 @contextmanager
-def ahead(batches: Batches, step: int, mine: slice) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+def ahead(batches: Batches, step: int, mine: slice) -> Iterator[Iterator[tuple[Tensor, ...]]]:
     """Batches from a step on, without end, each made in a thread while the one before is learnt from."""
 
-    def make(step: int) -> tuple[Tensor, Tensor]:
+    def make(step: int) -> tuple[Tensor, ...]:
         batch = batches.batch(step, mine)
         # What is pinned is copied to a GPU while that works.
-        return (batch[0].pin_memory(), batch[1].pin_memory()) if torch.cuda.is_available() else batch
+        return tuple(part.pin_memory() for part in batch) if torch.cuda.is_available() else batch
 
-    def following() -> Iterator[tuple[Tensor, Tensor]]:
+    def following() -> Iterator[tuple[Tensor, ...]]:
         waiting = pool.submit(make, step)
         for later in itertools.count(step + 1):
             ready = waiting.result()

@@ -29,7 +29,7 @@ from tasks.manifest import (
 )
 from tasks.params import Params, Student
 from tasks.phone import MIB, on_target
-from tasks.records import Input, Verdict, read_made, read_records
+from tasks.records import Input, Verdict, made_files, read_made, read_records
 from tasks.stage import STUDENTS, student_main
 from tasks.target import fastest_files, judged_file, without_addresses
 
@@ -73,7 +73,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
     """Read and check what the bundle is made of."""
     pairs, _, exported = read_made(folder)
     benchmark = read_json(folder / "benchmark" / "benchmark.json")
-    models = {record["file"]: _read_model(folder / "exported", record) for record in exported["files"]}
+    models = {record["file"]: _read_model(folder / "exported", record) for record in made_files(exported)}
     for row in benchmark["files"]:
         if row["file"] not in models or row["sha256"] != sha256_bytes(models[row["file"]]):
             raise UserError(f"{folder}/benchmark timed another {row['file']} than the exported one: run dvc repro")
@@ -136,6 +136,7 @@ def describe(name: str, task: str, work: Work, decision: Decision) -> Manifest:
                 "weights": work.exported["student"],
             },
             "files": [_model_file(record, work) for record in work.exported["files"]],
+            "control": [_slider_file(record, work) for record in work.exported.get("control", ())],
             "sizes": work.exported.get("sizes", []),
             "documents": [],
             "baselines": {label: _quality(found) for label, found in work.quality["baselines"].items()},
@@ -150,6 +151,12 @@ def describe(name: str, task: str, work: Work, decision: Decision) -> Manifest:
             },
         }
     )
+
+
+def _slider_file(record: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    """Of a file that a slider added; those that take the strength are judged as a whole, in quality.json."""
+    found = work.quality["control"]["files"].get(record["file"], {})
+    return {**_model_file(record, work).model_dump(), "strength": record["strength"], "quality": _quality(found)}
 
 
 def _model_file(record: Mapping[str, Any], work: Work) -> ModelFile:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from tasks.control_quality import control_quality
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
 from tasks.phone import student_evidence, with_video
@@ -26,7 +27,7 @@ from tasks.quality import (
     smoothness,
     summarise,
 )
-from tasks.records import Input, Verdict, read_made, read_records
+from tasks.records import Input, Verdict, made_files, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.stage import STUDENTS, student_main
 from tasks.target import without_addresses
@@ -42,6 +43,9 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
     video = read_json(folder / "video" / "video.json")
     quality = summarise(columns, work, with_video(student_evidence(work, models, columns, smooth), video), smooth)
+    control = control_quality(folder, work)
+    if control:
+        quality["control"] = control
     evidence = Evidence(
         name=name,
         quality=quality,
@@ -67,6 +71,12 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         f"{name}: explained effect {told['explained_effect']:.3f} (colour map alone {affine:.3f}), "
         f"PSNR {told['psnr_db']:.2f} dB on {quality['test_samples']} test pictures; {folder}/report/index.html"
     )
+    if control:
+        effects = ", ".join(f"{effect:.3f} at {strength}" for strength, effect in control["explained_effect"].items())
+        print(
+            f"{name}: slider: explained effect {effects}; {control['identity_levels']:.2f} levels from the input at 0; "
+            f"rises all the way on {control['monotone']:.0%} of the pictures"
+        )
 
 
 def read_work(folder: Path, inputs: Path) -> Work:
@@ -75,7 +85,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
     for file, sha256 in pairs["files"].items():
         if not file.startswith("val."):  # not read here
             check_sha256(folder / "pairs" / file, sha256, "pairs")
-    for record in exported["files"]:
+    for record in made_files(exported):
         check_sha256(folder / "exported" / record["file"], record["sha256"], "exported model")
     test_inputs, test_targets = read_pairs(folder / "pairs", "test")
     verdicts = test_rows(folder / "pairs" / "kept.jsonl", len(test_inputs))

@@ -15,6 +15,7 @@ from tasks.facts import FACTS, INPUTS, StageFacts
 from tasks.files import check_sha256, read_json, read_jsonl, sha256_file, write_json
 from tasks.manifest import verify_bundle
 from tasks.params import Params, Student, load_params
+from tasks.records import made_files
 from tasks.stage import STUDENTS, locked, student_main, work_folder
 
 
@@ -43,8 +44,8 @@ def chain(folder: Path, inputs: Path) -> dict[str, Any]:
     _same("bundle", "teacher", digests.teacher.digest, teacher["digest"])
     _same("bundle", "pairs", digests.pairs, pairs["digest"])
     _same("bundle", "weights", digests.weights, student["weights_sha256"])
-    known = {file["file"]: file["sha256"] for file in exported["files"]}
-    for file in manifest.files:
+    known = {file["file"]: file["sha256"] for file in made_files(exported)}
+    for file in manifest.models:
         _same("bundle", f"file {file.file}", file.sha256, known.get(file.file, "none"))
     return {
         "student": manifest.name,
@@ -70,7 +71,7 @@ def _check_bytes(folder: Path, pairs: dict[str, Any], student: dict[str, Any], e
     for file, digest in pairs["files"].items():
         check_sha256(folder / "pairs" / file, digest, "pairs")
     check_sha256(folder / "student" / "weights.safetensors", student["weights_sha256"], "student")
-    for record in exported["files"]:
+    for record in made_files(exported):
         check_sha256(folder / "exported" / record["file"], record["sha256"], "exported")
 
 

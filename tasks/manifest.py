@@ -93,6 +93,12 @@ class ModelFile(Part):
     fastest: bool = False  # of its runtime on the machine that made the bundle, one thread: the one to take there
 
 
+class SliderFile(ModelFile):
+    """A model with the effect's strength as a second input, float32 (1,) in [0,1], or with a fixed one built in."""
+
+    strength: float | None  # None where it is the input
+
+
 class Document(Part):
     """A file for people."""
 
@@ -146,6 +152,7 @@ class Manifest(Part):
     task: Literal["image-to-image"]
     digests: Digests
     files: Annotated[list[ModelFile], Field(min_length=1)]
+    control: list[SliderFile] = Field(default_factory=list)  # besides `files`, which are those at full strength
     sizes: list[SupportedSize] = Field(default_factory=list)  # that of the files first; older bundles have none
     documents: list[Document]
     baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
@@ -168,7 +175,12 @@ class Manifest(Part):
     @property
     def entries(self) -> list[ModelFile | Document]:
         """Every file beside manifest.json."""
-        return [*self.files, *self.documents]
+        return [*self.models, *self.documents]
+
+    @property
+    def models(self) -> list[ModelFile]:
+        """Every model file."""
+        return [*self.files, *self.control]
 
     @property
     def phone(self) -> ModelFile:
@@ -178,7 +190,7 @@ class Manifest(Part):
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude=None if self.control else {"control"})
 
 
 def read_manifest(path: Path) -> Manifest:

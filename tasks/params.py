@@ -313,6 +313,21 @@ class QuantiseAware(Section):
     weight: Weight  # of the squared distance between the rounded picture and the float one, beside the losses
 
 
+class Control(Section):
+    """What the app may set (models/controls.py)."""
+
+    by: Literal["none", "strength"]  # of the effect: 0 the input, 1 the teacher's picture
+    baked: list[Annotated[float, Field(gt=0, lt=1)]]  # strengths that files without the input are made of, besides 1
+
+    @model_validator(mode="after")
+    def _bakes_what_is_set(self) -> "Control":
+        if self.by == "none" and self.baked:
+            raise ValueError("control.baked: there is no strength to bake; set control.by to strength")
+        if len(set(self.baked)) < len(self.baked):
+            raise ValueError("control.baked: a strength is named twice")
+        return self
+
+
 class Gate(Section):
     """What a student must reach, and what it must reach against the champion; see tasks/gate.py."""
 
@@ -356,6 +371,7 @@ class Student(Section):
     compress: Compress
     variants: Variants
     quantise_aware: QuantiseAware
+    control: Control
     gate: Gate
     distil_anyway: bool  # even if the teacher itself keeps to the gate's latency and size (tasks/need.py)
     approval: bool  # a person says yes (understudy promote) before a student that passed the gate is promoted
@@ -370,6 +386,20 @@ class Student(Section):
     def _variants_of_a_whole(self) -> "Student":
         if self.variants.steps and self.compress.cuts:
             raise ValueError("variants.steps: a whole student is compared, and compress cuts this one; set either to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _control_is_alone(self) -> "Student":
+        others = {
+            "compress": self.compress.cuts,
+            "variants.steps": self.variants.steps,
+            "quantise_aware.steps": self.quantise_aware.steps,
+        }
+        for key, asked in others.items():
+            if self.control.by != "none" and asked:
+                raise ValueError(
+                    f"control: {key} does not know a student with a {self.control.by}; leave one of them out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from models.errors import UserError
 
 Images = npt.NDArray[np.float32]
 Function = Callable[[Images], Images]
+Sample = TypeVar("Sample")  # a picture, or a picture and a strength
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,9 @@ def torch_function(student: Any) -> Function:
     return run
 
 
-def parity(candidate: Function, samples: list[Images], expected: list[Images]) -> dict[str, float]:
+def parity(
+    candidate: Callable[[Sample], Images], samples: Sequence[Sample], expected: Sequence[Images]
+) -> dict[str, float]:
     """How far a file's output lies from torch's: largest difference, mean and worst PSNR over the samples."""
     from models.metrics import psnr_db, to_tensor
 

@@ -3,6 +3,8 @@
 Reads data/students/NAME/student and pairs; writes data/students/NAME/exported: the files and exported.json. The int8
 files are calibrated on real training inputs; parity, what each block costs, and the layers that must stay in float for
 the budget (tasks/mixed.py) are measured on validation inputs. Equal weights give equal bytes on one kind of machine.
+Of a student with a slider (models/controls.py) these are the files at full strength; beside them, in `control` of
+exported.json, float32 files that take the strength and, for each in `control.baked`, all files at that strength.
 Takes about a minute and 1.5 GiB.
 
     python -m tasks.quantise --student NAME
@@ -10,7 +12,7 @@ Takes about a minute and 1.5 GiB.
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +30,13 @@ from tasks.stage import STUDENTS, student_main
 if TYPE_CHECKING:
     from models.litert_int8 import LiteRtQuantiser
     from models.onnx_int8 import OnnxQuantiser
+    from models.runtimes import Model
 
 Images = npt.NDArray[np.float32]
 
 LAYOUTS = {"litert": "NHWC", "onnx": "NCHW"}
 SUFFIXES = {"litert": "tflite", "onnx": "onnx"}
+STRENGTHS = (0.0, 0.3, 0.7, 1.0)  # at which the files that take it are held against torch
 
 
 def evenly(pairs: Path, split: str, count: int) -> list[Images]:
@@ -133,11 +137,8 @@ def opened(content: bytes, runtime: str) -> Function:
         return open_model(path, runtime)
 
 
-def describe(path: Path, runtime: str, precision: str, samples: list[Images], expected: list[Images]) -> dict[str, Any]:
-    """A file's line in exported.json."""
-    from models.runtimes import open_model
-
-    found = parity(open_model(path, runtime), samples, expected)
+def describe(path: Path, runtime: str, precision: str, found: Mapping[str, float]) -> dict[str, Any]:
+    """A file's line in exported.json; `found` is its parity to torch."""
     say(f"{path.name}: {found['psnr_db']} dB to torch, worst {found['worst_psnr_db']} dB, max {found['max_abs']}")
     data = path.read_bytes()
     return {
@@ -156,9 +157,12 @@ def say(line: str) -> None:
     print(f"quantise: {line}", file=sys.stderr, flush=True)
 
 
-def export(folder: Path, settings: Quantise, *, sizes: Sequence[int], threads: int) -> None:
+def export(
+    folder: Path, settings: Quantise, *, sizes: Sequence[int], threads: int, baked: Sequence[float] = ()
+) -> None:
     """Make folder/exported from folder/student and folder/pairs; `sizes` are those claimed besides the student's own.
 
+    Of a student with a slider, `baked` are the strengths that files are made of besides the full one.
     Raises a UserError for a float32 file that departs from torch, at the student's own size or one that it claims.
     """
     precisions, budget = settings.precisions, Budget(settings.min_psnr_db, settings.min_worst_psnr_db)
@@ -168,36 +172,92 @@ def export(folder: Path, settings: Quantise, *, sizes: Sequence[int], threads: i
     refuse_shared(samples, checks)
     record = read_json(folder / "student" / "student.json")
 
+    from models.controls import FULL, Controlled, bake
     from models.students import load_student
     from models.torch_setup import prepare_torch
 
     prepare_torch(threads)
-    student = load_student(folder / "student")
-    expected = [torch_function(student)(check) for check in checks]
-    files = Files(student, record["size"], samples, checks, threads, budget)
-    files.onnx(precisions.onnx, files.litert(precisions.litert))
+    trained = load_student(folder / "student")
+    slider = trained if isinstance(trained, Controlled) else None
+    student = bake(slider, FULL) if slider else trained
+
+    def make(student: Any) -> Files:
+        files = Files(student, record["size"], samples, checks, threads, budget)
+        files.onnx(precisions.onnx, files.litert(precisions.litert))
+        return files
+
     with replacing_folder(folder / "exported") as exported:
-        lines = []
-        for (runtime, precision), data in in_order(files.data, precisions):
-            path = exported / f"student.{precision}.{SUFFIXES[runtime]}"
-            write_bytes(path, data)
-            line = describe(path, runtime, precision, checks, expected)
-            lines.append(line | (files.mixed[runtime].to_json() if precision == "int8" else {}))
-            if precision == "fp32":
-                check_float_file(student, path, runtime, line["parity"], checks, expected, tolerance)
-        write_json(
-            exported / "exported.json",
-            {
-                "student": record["weights_sha256"],
-                "files": lines,
-                "sizes": supported(student, record["size"], lines, sizes, checks, tolerance),
-                "calibration": {
-                    "samples": len(samples),
-                    "sha256": sha256_bytes(b"".join(one.tobytes() for one in samples)),
-                },
-                "sensitivity": list(files.mixed["litert"].sensitivity),
+        files = make(student)
+        lines = write_files(files, exported, "student", precisions, tolerance)
+        result = {
+            "student": record["weights_sha256"],
+            "files": lines,
+            "sizes": supported(student, record["size"], lines, sizes, checks, tolerance),
+            "calibration": {
+                "samples": len(samples),
+                "sha256": sha256_bytes(b"".join(one.tobytes() for one in samples)),
             },
-        )
+            "sensitivity": list(files.mixed["litert"].sensitivity),
+        }
+        if slider:
+            control = with_strength(slider, record["size"], exported, checks, tolerance)
+            for strength in baked:
+                say(f"at strength {strength:g}")
+                made, stem = make(bake(slider, strength)), f"student.at-{strength:g}"
+                made_lines = write_files(made, exported, stem, precisions, tolerance)
+                control += [line | {"strength": strength} for line in made_lines]
+            result["control"] = control
+        write_json(exported / "exported.json", result)
+
+
+def write_files(
+    files: Files, folder: Path, stem: str, precisions: Precisions, tolerance: Tolerance
+) -> list[dict[str, Any]]:
+    """Write STEM.PRECISION.SUFFIX, each held against torch; returns their lines in exported.json."""
+    from models.runtimes import open_model
+
+    expected = [torch_function(files.student)(check) for check in files.checks]
+    lines = []
+    for (runtime, precision), data in in_order(files.data, precisions):
+        path = folder / f"{stem}.{precision}.{SUFFIXES[runtime]}"
+        write_bytes(path, data)
+        line = describe(path, runtime, precision, parity(open_model(path, runtime), files.checks, expected))
+        lines.append(line | (files.mixed[runtime].to_json() if precision == "int8" else {}))
+        if precision == "fp32":
+            check_float_file(files.student, path, runtime, line["parity"], files.checks, expected, tolerance)
+    return lines
+
+
+def of_both(model: "Model") -> Callable[[tuple[Images, float]], Images]:
+    """A model as a function of a picture with a strength."""
+    return lambda sample: model(*sample)
+
+
+def with_strength(
+    slider: Any, size: int, folder: Path, checks: Sequence[Images], tolerance: Tolerance
+) -> list[dict[str, Any]]:
+    """Write the float32 files that take the strength, each held against torch over it; their lines in exported.json."""
+    from models.controls import at
+    from models.litert import to_litert
+    from models.onnx_export import to_onnx
+    from models.runtimes import open_model
+
+    say("converting with the strength as an input")
+    samples = [(check, strength) for check in checks for strength in STRENGTHS]
+    expected = [torch_function(at(slider, strength))(check) for check, strength in samples]
+    lines = []
+    for runtime, convert in (("litert", to_litert), ("onnx", to_onnx)):
+        path = folder / f"student.strength.fp32.{SUFFIXES[runtime]}"
+        write_bytes(path, convert(slider, size))
+        found = parity(of_both(open_model(path, runtime)), samples, expected)
+        if not tolerance.holds(found):
+            raise UserError(
+                f"{path.name} differs from torch by {found['max_abs']} (worst picture {found['worst_psnr_db']} dB), "
+                f"where quantise allows {tolerance.max_difference} and {tolerance.min_psnr_db:g} dB: use another "
+                "version of the converter"
+            )
+        lines.append(describe(path, runtime, "fp32", found) | {"strength": None})
+    return lines
 
 
 def supported(
@@ -225,7 +285,7 @@ def in_order(data: Mapping[tuple[str, str], bytes], precisions: Precisions) -> l
 
 def quantise(params: Params, name: str, block: Student) -> None:
     """The stage: see the module's docstring."""
-    export(STUDENTS / name, params.quantise, sizes=block.sizes, threads=params.train.threads)
+    export(STUDENTS / name, params.quantise, sizes=block.sizes, threads=params.train.threads, baked=block.control.baked)
 
 
 if __name__ == "__main__":

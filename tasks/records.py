@@ -112,3 +112,8 @@ def read_made(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, A
     if exported["student"] != student["weights_sha256"]:
         raise UserError(f"{folder}/exported was made from other weights than {folder}/student: run dvc repro")
     return pairs, student, exported
+
+
+def made_files(exported: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every file's line in exported.json, those that a slider added (models/controls.py) last."""
+    return [*exported["files"], *exported.get("control", ())]

@@ -46,6 +46,7 @@ CODE = (
     "checkpoints.py",
     "compression.py",
     "consistency.py",
+    "controls.py",
     "encoders.py",
     "feature_distillation.py",
     "light.py",
@@ -69,6 +70,7 @@ def train(params: Params, name: str, block: Student) -> None:
     record = {
         "architecture": block.architecture.model_dump(),
         "size": block.pairs.size,
+        **controlled(block),
         "parameters": sum(parameter.numel() for parameter in taught.student.parameters()),
         "pairs": taught.pairs["digest"],
         "teacher": taught.pairs["teacher"],
@@ -110,6 +112,7 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
         "train": block.train.model_dump(),
         # Of any number of processes and threads: each goes on from what another has begun.
         "shared": params.train.model_dump(exclude={"processes", "threads"}),
+        **controlled(block),
         # Without the code, a changed loss would be handed the old one's finished checkpoint.
         "code": digests(CODE),
     }
@@ -127,6 +130,11 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
         checkpoint = own_checkpoint(work_folder(name), "round", work | more | {"rounding": digests(ROUNDING_CODE)})
         curve = going_on(curve, learn_rounded(name, block, student, recipe, checkpoint))
     return Taught(student=student, curve=curve, ranks=ranks, pairs=pairs, start=start)
+
+
+def controlled(block: Student) -> dict[str, str]:
+    """The student's control, if it has one."""
+    return {} if block.control.by == "none" else {"control": block.control.by}
 
 
 def digests(files: Sequence[str]) -> dict[str, str]:
@@ -161,9 +169,10 @@ def start_record(folder: Path, block: Student) -> str:
             f"init: {folder} is compressed already, and compress would cut it again; set compress.prune to 0 and "
             "compress.low_rank to 1 to train it as it is, or start from a whole student"
         )
-    if record["architecture"] != block.architecture.model_dump():
+    if (record["architecture"], record.get("control", "none")) != (block.architecture.model_dump(), block.control.by):
         raise UserError(
-            f"init: {folder} has another architecture than this student; use models/start/scratch or match it"
+            f"init: {folder} has another architecture or control than this student; use models/start/scratch or match "
+            "it"
         )
     check_sha256(folder / "weights.safetensors", record["weights_sha256"], "init")
     return str(record["weights_sha256"])
@@ -187,7 +196,7 @@ def first(block: Student) -> tuple["nn.Module", dict[str, int]]:
     set_seed(block.train.seed)
     record = read_json(Path(block.init) / "student.json")
     if record.get("scratch"):
-        return build_student(block.architecture.model_dump(), block.pairs.size), {}
+        return build_student(block.architecture.model_dump(), block.pairs.size, block.control.by), {}
     return load_student(Path(block.init)), record.get("ranks", {})
 
 
@@ -230,14 +239,16 @@ def learn(
     import torch
     from accelerate import Accelerator
 
-    from models.batches import Batches, open_pairs
+    from models.batches import Batches, Graded, open_pairs
+    from models.controls import Controlled
     from models.training import begin, resume, run
 
     training = begin(student, recipe, make_terms(block, student) if terms is None else terms)
     if resume(training, checkpoint):
         print(f"train: going on from step {training.step}")
     folder = STUDENTS / name / "pairs"
-    batches = Batches(*open_pairs(folder, "train"), **batching(block))
+    graded = Graded if isinstance(student, Controlled) else Batches
+    batches = graded(*open_pairs(folder, "train"), **batching(block))
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
 
         def show(training: "Training", line: "Line") -> None:

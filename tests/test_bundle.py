@@ -166,6 +166,34 @@ def test_what_is_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     jsonschema.validate(manifest, Manifest.model_json_schema())
 
 
+def test_what_a_slider_adds(folder: Path) -> None:
+    plain = run()
+    assert "control" not in plain
+    exported = read_json(FOLDER / "exported/exported.json")
+    exported["control"] = []
+    for name, strength in (("student.strength.fp32.tflite", None), ("student.at-0.5.int8.tflite", 0.5)):
+        like = next(one for one in exported["files"] if one["file"].endswith(name[-11:]))
+        data = name.encode() * 100
+        (FOLDER / "exported" / name).write_bytes(data)
+        changed = {"file": name, "sha256": sha256_bytes(data), "bytes": len(data), "strength": strength}
+        exported["control"].append(like | changed)
+    write_json(FOLDER / "exported/exported.json", exported)
+    quality = read_json(FOLDER / "report/quality.json")
+    quality["control"] = {"files": {"student.at-0.5.int8.tflite": {"strength": 0.5, "explained_effect": 0.7}}}
+    write_json(FOLDER / "report/quality.json", quality)
+    manifest = run()
+    takes, fixed = manifest["control"]
+    assert (takes["strength"], takes["quality"]["explained_effect"], takes["latency"]) == (None, None, [])
+    assert (fixed["strength"], fixed["quality"]["explained_effect"]) == (0.5, 0.7)
+    assert manifest["files"] == plain["files"]
+    assert verify_bundle(BUNDLE).phone.file == "student.int8.tflite"
+    size = {one["name"]: one["value"] for one in manifest["gate"]["results"]}["max_bundle_mib"]
+    assert size == pytest.approx(sum(one["bytes"] for one in manifest["files"] + manifest["control"]) / 2**20)
+    card = (BUNDLE / "MODEL_CARD.md").read_text()
+    assert "| student.strength.fp32.tflite | litert | fp32 | an input |" in card
+    assert "| student.at-0.5.int8.tflite | litert | int8 | 0.5 |" in card
+
+
 def test_equal_work_gives_equal_bytes(folder: Path) -> None:
     run()
     before = {path.name: sha256_file(path) for path in BUNDLE.iterdir()}
