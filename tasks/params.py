@@ -220,6 +220,13 @@ class Consistency(Section):
     begin: Annotated[float, Field(ge=0, lt=1)]  # share of the training from which on it rises from 0
 
 
+class Replay(Section):
+    """Older pairs, that a student goes on to learn from while it is taught new ones."""
+
+    pairs: str  # a folder of curated pairs, such as data/students/oil/pairs; models/start/no-pairs is none
+    share: Annotated[float, Field(ge=0, lt=1)]  # of every batch; at 0 it is only measured what is forgotten
+
+
 class Train(Section):
     """One student's training."""
 
@@ -235,6 +242,7 @@ class Train(Section):
     features: list[Feature]  # what is learnt of the teacher's inside besides; each step then runs the teacher too
     adversarial: Adversarial
     consistency: Consistency
+    replay: Replay
 
 
 class Compress(Section):
@@ -407,6 +415,7 @@ def check_files(params: Params, student: str) -> None:
     """Refuse paths that lead nowhere before anything starts, naming the key."""
     block = params.student(student)
     wanted = {"ingest.folder": params.ingest.folder, f"students.{student}.init": block.init}
+    wanted[f"students.{student}.train.replay.pairs"] = block.train.replay.pairs
     for key, path in wanted.items():
         if not Path(path).is_dir() and not path.startswith("data/students/"):
             raise UserError(f"params.yaml: {key}: no folder at {path}")

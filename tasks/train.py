@@ -3,7 +3,8 @@
 Reads data/students/NAME/pairs and the start weights in `init`; writes data/students/NAME/student
 (weights.safetensors, student.json, curve.jsonl). Where the block's `compress` says so, the trained student is then cut
 (models/compression.py) and trained again; where `quantise_aware` does, it is trained on with int8's rounding in it
-(models/quantise_aware.py). The curve goes on. Resume checkpoints lie under data/.work/NAME, named by a
+(models/quantise_aware.py). The curve goes on. Where `train.replay` names older pairs, a share of every batch is theirs,
+and what is forgotten of them is measured (tasks/taught.py). Resume checkpoints lie under data/.work/NAME, named by a
 digest of everything that decides the result, so a checkpoint is never taken for another run's.
 
     python -m tasks.train --student oil
@@ -30,6 +31,7 @@ from tasks.files import (
 from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.taught import check_pairs, forgetting, left_of_replay, make_batches, replays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,9 +67,12 @@ def train(params: Params, name: str, block: Student) -> None:
     check_losses(block.train.losses)
     prepare_torch(params.train.threads)
     pairs = check_pairs(STUDENTS / name / "pairs", block)
+    older = replays(block)
+    replay = check_pairs(older, block) if older else None
     start = start_record(Path(block.init), block)
     work = {
         "pairs": pairs["digest"],
+        "replay": replay["digest"] if replay else "",
         "architecture": block.architecture.model_dump(),
         "init": start,
         "train": block.train.model_dump(),
@@ -77,6 +82,7 @@ def train(params: Params, name: str, block: Student) -> None:
     }
     recipe = make_recipe(params, block)
     begun, ranks = first(block)
+    before = left_of_replay(begun, older) if older else {}
     student, curve = learn(name, block, begun, recipe, own_checkpoint(work_folder(name), "train", work))
     if block.compress.cuts:
         cut = work | {"compress": block.compress.model_dump()}
@@ -88,6 +94,8 @@ def train(params: Params, name: str, block: Student) -> None:
         more = {"compress": block.compress.model_dump(), "quantise_aware": block.quantise_aware.model_dump()}
         checkpoint = own_checkpoint(work_folder(name), "round", work | more | {"rounding": digests(ROUNDING_CODE)})
         curve = going_on(curve, learn_rounded(name, block, student, recipe, checkpoint))
+    if before:
+        curve = [{"step": 0, **before}, *curve]
     record = {
         "architecture": block.architecture.model_dump(),
         "size": block.pairs.size,
@@ -99,6 +107,7 @@ def train(params: Params, name: str, block: Student) -> None:
         "compress": block.compress.model_dump(),
         "quantise_aware": block.quantise_aware.model_dump(),
         "ranks": ranks,
+        "replay": forgetting(curve, replay, block) if replay else {},
         "final": curve[-2]["losses"],
         "val": {key: value for key, value in curve[-1].items() if key != "step"},
     }
@@ -113,16 +122,6 @@ def digests(files: Sequence[str]) -> dict[str, str]:
 def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":
     """A curve with that of the training after it, whose steps are counted on."""
     return curve + [line | {"step": curve[-1]["step"] + line["step"]} for line in more]
-
-
-def check_pairs(folder: Path, block: Student) -> dict[str, Any]:
-    """pairs.json, after every array it lists was found to have the sha256 it says."""
-    pairs: dict[str, Any] = read_json(folder / "pairs.json")
-    for file, digest in pairs["files"].items():
-        check_sha256(folder / file, digest, "pairs (run dvc repro curate)")
-    if pairs["size"] != block.pairs.size:
-        raise UserError(f"the pairs are {pairs['size']} pixels wide, pairs.size says {block.pairs.size}: run dvc repro")
-    return pairs
 
 
 def start_record(folder: Path, block: Student) -> str:
@@ -202,22 +201,22 @@ def learn(
     import torch
     from accelerate import Accelerator
 
-    from models.batches import Batches, open_pairs
+    from models.batches import open_pairs
     from models.training import begin, resume, run
 
     training = begin(student, recipe, make_terms(block, student) if terms is None else terms)
     if resume(training, checkpoint):
         print(f"train: going on from step {training.step}")
-    folder = STUDENTS / name / "pairs"
-    batches = Batches(
-        *open_pairs(folder, "train"), batch_size=block.train.batch_size, crop=block.train.crop, seed=block.train.seed
-    )
+    batches = make_batches(name, block, block.train.batch_size, block.train.crop)
+    validation = open_pairs(STUDENTS / name / "pairs", "val")
+    older = replays(block)
+    replayed = open_pairs(older, "val") if older else None
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
 
         def show(training: "Training", line: "Line") -> None:
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
 
-        average = run(training, batches, open_pairs(folder, "val"), recipe, Accelerator(), checkpoint, show)
+        average = run(training, batches, validation, recipe, Accelerator(), checkpoint, show, replayed)
     # Back from where it was trained: what comes after reads pictures on the CPU.
     return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
 
@@ -243,12 +242,10 @@ def recovery_recipe(recipe: "Recipe", block: Student) -> "Recipe":
 
 def learn_rounded(name: str, block: Student, student: "nn.Module", recipe: "Recipe", checkpoint: Path) -> "list[Line]":
     """Train a student on in place, rounded as in int8; returns the curve."""
-    from models.batches import Batches, open_pairs
     from models.quantise_aware import Rounding, rounded, settle
     from models.terms import Pictures
 
-    pairs = open_pairs(STUDENTS / name / "pairs", "train")
-    seen, _ = Batches(*pairs, batch_size=SEEN, crop=block.pairs.size, seed=block.train.seed).batch(0)
+    seen, _ = make_batches(name, block, SEEN, block.pairs.size).batch(0)
     settings = block.quantise_aware
     tuned = replace(recipe, steps=settings.steps, learning_rate=recipe.learning_rate * settings.rate)
     # Its traced copy has no modules by the student's names, and an adversary would begin anew.
