@@ -1,10 +1,11 @@
 """What a student forgets, with and without replay; what an assistant and an earlier self are worth. A table.
 
-Command: python tests/several_figures.py PAIRS OTHER_PAIRS [OUT] [STEPS]
+Command: python tests/several_figures.py PAIRS OTHER_PAIRS OUT [STEPS] [CROP]
 
 PAIRS and OTHER_PAIRS are curated pairs of two teachers on the same inputs, as in data/students/NAME/pairs. Each student
-is trained for STEPS (300) steps by the recipe of params.yaml, on one thread, from ROWS of the training pairs, and measured
-on the test pairs: the share of the teacher's change that it explains. Finished students are kept in OUT.
+is trained for STEPS (200) steps by the recipe of params.yaml but for its crops of CROP (64) pixels, on one thread, from
+ROWS of the training pairs, and measured on TESTED of the test pairs: the share of the teacher's change that it explains.
+Finished students are kept in OUT.
 """
 
 import sys
@@ -26,7 +27,7 @@ from models.training import begin, run, validate
 from tasks.params import load_params
 from tasks.train import make_recipe, publish
 
-ROWS = 1000
+ROWS, TESTED = 500, 48
 BIG = {"encoder": "patches2_32_64_128_192", "decoder_channels": [128, 64, 32]}
 Pixels = npt.NDArray[np.uint8]
 Pairs = tuple[Pixels, Pixels]
@@ -38,6 +39,7 @@ class Bench:
 
     out: Path
     steps: int
+    crop: int
 
     def learn(self, name: str, pairs: Pairs, *, init: str = "", replay: Replay | None = None, big: bool = False) -> str:
         """Train a student, from the weights of `init` if that is named; returns its name."""
@@ -51,7 +53,7 @@ class Bench:
         recipe = make_recipe(
             params, block.model_copy(update={"train": block.train.model_copy(update={"steps": self.steps})})
         )
-        batches = Batches(*pairs, batch_size=block.train.batch_size, crop=block.train.crop, seed=0, replay=replay)
+        batches = Batches(*pairs, batch_size=block.train.batch_size, crop=self.crop, seed=0, replay=replay)
         training = begin(student, recipe, [Pictures(block.train.losses)])
         checkpoint = self.out / f"{name}.checkpoint.safetensors"
         few = pairs[0][:4], pairs[1][:4]  # the validation in between is not what is told
@@ -80,15 +82,16 @@ class Bench:
         print(f"| {what} | " + " | ".join(f"{self.explained(name, test):.3f}" for test in tests) + " |", flush=True)
 
 
-def rows(pairs: Pairs, chosen: npt.NDArray[np.intp]) -> Pairs:
-    """Some of the pairs, in memory."""
+def rows(pairs: Pairs, count: int) -> Pairs:
+    """So many of the pairs, spread over all, in memory."""
+    chosen = np.linspace(0, len(pairs[0]) - 1, count).astype(np.intp)
     return np.asarray(pairs[0][chosen]), np.asarray(pairs[1][chosen])
 
 
 def by_brightness(pairs: Pairs, middle: float) -> tuple[Pairs, Pairs]:
     """The pairs whose inputs are darker than `middle` in the mean, and the others."""
     bright = pairs[0].mean(axis=(1, 2, 3)) >= middle
-    return rows(pairs, np.flatnonzero(~bright)), rows(pairs, np.flatnonzero(bright))
+    return (pairs[0][~bright], pairs[1][~bright]), (pairs[0][bright], pairs[1][bright])
 
 
 def mixed(inputs: Pixels, targets: Pixels, painted: npt.NDArray[np.float32], share: float) -> Pairs:
@@ -97,20 +100,20 @@ def mixed(inputs: Pixels, targets: Pixels, painted: npt.NDArray[np.float32], sha
     return inputs, np.rint(values).astype(np.uint8)
 
 
-def main(first: Path, second: Path, out: Path, steps: int) -> None:
+def main(first: Path, second: Path, out: Path, steps: int, crop: int) -> None:
     """Print the three tables."""
     prepare_torch(1)
-    bench = Bench(out, steps)
-    ours, theirs = ((open_pairs(folder, "train"), open_pairs(folder, "test")) for folder in (first, second))
-    one, other = (rows(train, np.linspace(0, len(train[0]) - 1, ROWS).astype(np.intp)) for train, _ in (ours, theirs))
+    bench = Bench(out, steps, crop)
+    one, other = (rows(open_pairs(folder, "train"), ROWS) for folder in (first, second))
+    ours, theirs = (rows(open_pairs(folder, "test"), TESTED) for folder in (first, second))
     print("| taught | the first | the second |\n|---|---|---|")
-    bench.told("first", bench.learn("first", one), ours[1], theirs[1])
+    bench.told("first", bench.learn("first", one), ours, theirs)
     for share in (0.0, 0.25):
         name = bench.learn(f"second-{share}", other, init="first", replay=Replay(*one, share))
-        bench.told(f"first, then second, replay {share:g}", name, ours[1], theirs[1])
+        bench.told(f"first, then second, replay {share:g}", name, ours, theirs)
 
     middle = float(np.median(one[0].mean(axis=(1, 2, 3))))
-    (dark, bright), tests = by_brightness(one, middle), by_brightness(ours[1], middle)
+    (dark, bright), tests = by_brightness(one, middle), by_brightness(ours, middle)
     print(f"\n| taught | dark ({len(tests[0][0])}) | bright ({len(tests[1][0])}) |\n|---|---|---|")
     bench.told("dark", bench.learn("dark", dark), *tests)
     for share in (0.0, 0.25):
@@ -119,14 +122,15 @@ def main(first: Path, second: Path, out: Path, steps: int) -> None:
     bench.told("both at once, for as long as one", "first", *tests)
 
     print("\n| taught by | explained |\n|---|---|")
-    bench.told("the teacher", "first", ours[1])
-    bench.told("(assistant: twice as wide, by the teacher)", bench.learn("big", one, big=True), ours[1])
+    bench.told("the teacher", "first", ours)
+    bench.told("(assistant: twice as wide, by the teacher)", bench.learn("big", one, big=True), ours)
     for whose, label in (("big", "the assistant"), ("first", "its earlier self")):
         painted = bench.painted(whose, one[0])
         for share, how in ((1.0, label), (0.5, f"half the teacher, half {label}")):
-            bench.told(how, bench.learn(f"by-{whose}-{share}", mixed(*one, painted, share)), ours[1])
+            bench.told(how, bench.learn(f"by-{whose}-{share}", mixed(*one, painted, share)), ours)
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[3]) if len(sys.argv) > 3 else Path("data/.work/several")
-    main(Path(sys.argv[1]), Path(sys.argv[2]), where, int(sys.argv[4]) if len(sys.argv) > 4 else 300)
+    folders = [Path(word) for word in sys.argv[1:4]]
+    steps, crop = map(int, (sys.argv[4:] + ["200", "64"][len(sys.argv) - 4 :])[:2])
+    main(*folders, steps, crop)
