@@ -70,12 +70,13 @@ def train(params: Params, name: str, block: Student) -> None:
     older = replays(block)
     replay = check_pairs(older, block) if older else None
     start = start_record(Path(block.init), block)
+    settings = block.train.model_dump(exclude={"replay"})  # which pairs these are is told by their digest
     work = {
         "pairs": pairs["digest"],
-        "replay": replay["digest"] if replay else "",
+        "replay": [replay["digest"], block.train.replay.share] if replay else [],
         "architecture": block.architecture.model_dump(),
         "init": start,
-        "train": block.train.model_dump(),
+        "train": settings,
         "shared": params.train.model_dump(),
         # Without the code, a changed loss would be handed the old one's finished checkpoint.
         "code": digests(CODE),
@@ -103,7 +104,7 @@ def train(params: Params, name: str, block: Student) -> None:
         "pairs": pairs["digest"],
         "teacher": pairs["teacher"],
         "init": start,
-        "train": block.train.model_dump(),
+        "train": settings,
         "compress": block.compress.model_dump(),
         "quantise_aware": block.quantise_aware.model_dump(),
         "ranks": ranks,

@@ -1,11 +1,11 @@
 """What a student forgets, with and without replay; what an assistant and an earlier self are worth. A table.
 
-Command: python tests/several_figures.py PAIRS OTHER_PAIRS OUT [STEPS] [CROP]
+Command: python tests/several_figures.py PAIRS OTHER_PAIRS OUT [STEPS CROP]
 
 PAIRS and OTHER_PAIRS are curated pairs of two teachers on the same inputs, as in data/students/NAME/pairs. Each student
 is trained for STEPS (200) steps by the recipe of params.yaml but for its crops of CROP (64) pixels, on one thread, from
-ROWS of the training pairs, and measured on TESTED of the test pairs: the share of the teacher's change that it explains.
-Finished students are kept in OUT.
+ROWS of the training pairs, and measured on TESTED of the test pairs: the share of the teacher's change that it
+explains. Finished students are kept in OUT.
 """
 
 import sys
@@ -131,6 +131,5 @@ def main(first: Path, second: Path, out: Path, steps: int, crop: int) -> None:
 
 
 if __name__ == "__main__":
-    folders = [Path(word) for word in sys.argv[1:4]]
-    steps, crop = map(int, (sys.argv[4:] + ["200", "64"][len(sys.argv) - 4 :])[:2])
-    main(*folders, steps, crop)
+    steps, crop = (int(word) for word in sys.argv[4:6] or ("200", "64"))
+    main(*(Path(word) for word in sys.argv[1:4]), steps, crop)
