@@ -119,7 +119,8 @@ def main(first: Path, second: Path, out: Path, steps: int, crop: int) -> None:
     for share in (0.0, 0.25):
         name = bench.learn(f"bright-{share}", bright, init="dark", replay=Replay(*dark, share))
         bench.told(f"dark, then bright, replay {share:g}", name, *tests)
-    bench.told("both at once, for as long as one", "first", *tests)
+    both = Bench(out, 2 * steps, crop).learn("both", one)
+    bench.told("both at once, for as long as one after the other", both, *tests)
 
     print("\n| taught by | explained |\n|---|---|")
     bench.told("the teacher", "first", ours)

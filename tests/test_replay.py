@@ -14,6 +14,7 @@ from models.batches import Batches, Replay, open_pairs
 from models.errors import UserError
 from models.students import load_student
 from models.training import REPLAYED, validate
+from tasks.facts import _train, numbers
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
 from tasks.params import Student, load_params
 from tasks.train import train
@@ -107,7 +108,7 @@ def test_forgetting_is_what_was_explained_less_what_is(here: Path) -> None:  # n
     shutil.rmtree(new)
     shutil.copytree(here / "new", new)
     for share in (0.0, 0.5):
-        taught(here, init="before", steps=20, replay={"pairs": "older", "share": share})
+        block = taught(here, init="before", steps=20, replay={"pairs": "older", "share": share})
         record = told[share] = read_json(STUDENT / "student.json")["replay"]
         val = open_pairs(older, "val")
         for when, folder in (("before", here / "before"), ("after", STUDENT)):
@@ -119,6 +120,9 @@ def test_forgetting_is_what_was_explained_less_what_is(here: Path) -> None:  # n
         curve = read_jsonl(STUDENT / "curve.jsonl")
         assert [line["step"] for line in curve if REPLAYED in line] == [0, 10, 20]
         assert curve[0] == {"step": 0, REPLAYED: record["before"]}
+        facts = _train(load_params(), "oil", block)
+        assert facts.made_from["replay"] == record["pairs"]
+        assert numbers(facts.figures)["train.replay.forgetting"] == record["forgetting"]
     assert told[0.5]["forgetting"] < told[0.0]["forgetting"] - 0.1
 
 
