@@ -13,7 +13,8 @@ from tasks.params import load_params, parse_params
 from tasks.pin import apply_profile, changed_pins, params_at, set_pin
 
 NEW = {"kind": "painter", "name": "Öl-Maler, neu: #2", "version": 2, "style": "sketch"}
-PARTS = [{"teacher": {"kind": "painter", "name": "a", "version": 1, "style": "oil"}, "weight": 0.5} for _ in range(2)]
+PART = {"teacher": {"kind": "painter", "name": "a", "version": 1, "style": "oil"}, "weight": 0.5}
+PARTS = [PART | {"region": None, "mask": None}] * 2
 SEVERAL = {"kind": "several", "name": "both", "version": 1, "by": "weight", "teachers": PARTS}
 ONNX = {"kind": "onnx", "name": "udnie", "version": 3, "path": "a b/c.onnx", "sha256": "ab" * 32}
 
