@@ -125,7 +125,10 @@ def main(first: Path, second: Path, out: Path, steps: int, crop: int) -> None:
     print("\n| taught by | explained |\n|---|---|")
     bench.told("the teacher", "first", ours)
     bench.told("(assistant: twice as wide, by the teacher)", bench.learn("big", one, big=True), ours)
-    for whose, label in (("big", "the assistant"), ("first", "its earlier self")):
+    longer = Bench(out, 3 * steps, crop).learn("big-longer", one, big=True)
+    bench.told("(assistant, three times as long)", longer, ours)
+    assistants = (("big", "the assistant"), (longer, "the assistant that learnt longer"))
+    for whose, label in (*assistants, ("first", "its earlier self")):
         painted = bench.painted(whose, one[0])
         for share, how in ((1.0, label), (0.5, f"half the teacher, half {label}")):
             bench.told(how, bench.learn(f"by-{whose}-{share}", mixed(*one, painted, share)), ours)
