@@ -4,6 +4,8 @@ Nothing is decoded and no random state is carried along, so training can stop an
 very batches it would have seen.
 """
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,26 +32,58 @@ def to_tensor(images: Array) -> Tensor:
     return torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2).float().div_(255)
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Older pairs (N,S,S,3), of which a share of every batch is drawn (Rebuffi et al. 2017 keep some for it)."""
+
+    inputs: Array
+    targets: Array
+    share: float
+
+    def before(self, step: int, batch_size: int) -> int:
+        """How many of them the batches before `step` held; where a batch's share is no whole number, two take turns."""
+        return math.floor(step * batch_size * self.share + 1e-9)  # 3 * 10 * 0.1 is a hair below 3 in floats
+
+
 class Batches:
     """Random crops of (input, target) pairs, mirrored half of the time; batch(t) depends on (seed, t) only.
 
-    Inputs are seen through `camera` where there is one; targets never are.
+    Inputs are seen through `camera` where there is one; targets never are. Of every batch a share is of `replay`.
     """
 
     def __init__(
-        self, inputs: Array, targets: Array, *, batch_size: int, crop: int, seed: int, camera: Camera | None = None
+        self,
+        inputs: Array,
+        targets: Array,
+        *,
+        batch_size: int,
+        crop: int,
+        seed: int,
+        camera: Camera | None = None,
+        replay: Replay | None = None,
     ) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.batch_size, self.crop, self.seed, self.camera = batch_size, crop, seed, camera
+        self.inputs, self.targets, self.camera, self.replay = inputs, targets, camera, replay
+        self.batch_size, self.crop, self.seed = batch_size, crop, seed
 
     def rows(self, step: int) -> npt.NDArray[np.int64]:
         """Which pairs batch `step` holds: epochs are shuffled one by one, no pair waits for another's second turn."""
-        count = len(self.inputs)
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        first, last = (at * self.batch_size - self._replayed(at) for at in (step, step + 1))
+        return self._order(0, len(self.inputs), np.arange(first, last))
+
+    def replayed_rows(self, step: int) -> npt.NDArray[np.int64]:
+        """Which of the older pairs it holds besides, in epochs of their own."""
+        count = len(self.replay.inputs) if self.replay else 1
+        return self._order(2, count, np.arange(self._replayed(step), self._replayed(step + 1)))
+
+    def _replayed(self, step: int) -> int:
+        return self.replay.before(step, self.batch_size) if self.replay else 0
+
+    def _order(self, stream: int, count: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         orders = {
-            epoch: np.random.default_rng((self.seed, 0, epoch)).permutation(count) for epoch in set(places // count)
+            epoch: np.random.default_rng((self.seed, stream, epoch)).permutation(count)
+            for epoch in set(places // count)
         }
-        return np.array([orders[place // count][place % count] for place in places])
+        return np.array([orders[place // count][place % count] for place in places], np.int64)
 
     def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
         """Two (B,3,crop,crop) tensors in [0,1]; `share` picks the rows of one process."""
@@ -57,17 +91,22 @@ class Batches:
         room = self.inputs.shape[1] - self.crop + 1
         corners = rng.integers(0, room, size=(self.batch_size, 2))
         mirror = rng.random(self.batch_size) < 0.5
-        places = list(zip(self.rows(step), corners, mirror, strict=True))[share]
-        inputs, targets = self._cut(self.inputs, places), self._cut(self.targets, places)
+        rows, older = self.rows(step), self.replayed_rows(step)
+        inputs, targets = ([images[row] for row in rows] for images in (self.inputs, self.targets))
+        if self.replay:
+            inputs += [self.replay.inputs[row] for row in older]
+            targets += [self.replay.targets[row] for row in older]
+        places = list(zip(corners, mirror, strict=True))[share]
+        seen, wanted = self._cut(inputs[share], places), self._cut(targets[share], places)
         if self.camera:
-            for place, crop in zip(range(self.batch_size)[share], inputs, strict=True):
+            for place, crop in zip(range(self.batch_size)[share], seen, strict=True):
                 crop[:] = self.camera(crop, np.random.default_rng((self.seed, 2, step, place)))
-        return to_tensor(inputs), to_tensor(targets)
+        return to_tensor(seen), to_tensor(wanted)
 
-    def _cut(self, images: Array, places: list[tuple[int, npt.NDArray[np.int64], bool]]) -> Array:
+    def _cut(self, images: list[Array], places: list[tuple[npt.NDArray[np.int64], bool]]) -> Array:
         crops = np.empty((len(places), self.crop, self.crop, 3), np.uint8)
-        for target, (row, (top, left), flip) in zip(crops, places, strict=True):
-            piece = images[row, top : top + self.crop, left : left + self.crop]
+        for target, image, ((top, left), flip) in zip(crops, images, places, strict=True):
+            piece = image[top : top + self.crop, left : left + self.crop]
             target[:] = piece[:, ::-1] if flip else piece
         return crops
 

@@ -31,6 +31,7 @@ from models.processes import agree, average_buffers, average_gradients, stop_whe
 from models.terms import Look, Part, Term, inner_outputs, share_of_gradient, total
 
 Line = dict[str, Any]
+REPLAYED = "replay.val_explained_effect"  # in a line of the curve: of the older pairs, while new ones are learnt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +178,12 @@ def run(
     accelerator: Accelerator,
     checkpoint: Path,
     show: Callable[[Training, Line], None],
+    replayed: tuple[Array, Array] | None = None,
 ) -> nn.Module:
     """Train to the last step, saving `checkpoint` on the way; returns the averaged student in eval mode.
 
-    KeyboardInterrupt, with everything saved, where the process was asked to stop.
+    Each validation tells what is left of the older pairs `replayed` too. KeyboardInterrupt, with everything saved,
+    where the process was asked to stop.
     """
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     to_device(training, accelerator.device)
@@ -192,7 +195,7 @@ def run(
             line = train_step(training, next(following), recipe, accelerator)
             last = training.step == recipe.steps
             if accelerator.is_main_process:
-                note(training, line, validation, recipe, accelerator.device)
+                note(training, line, validation, recipe, accelerator.device, replayed)
             stops = agree(bool(asked), accelerator)
             if accelerator.is_main_process and (last or stops or training.step % recipe.checkpoint_every == 0):
                 save_checkpoint(training, checkpoint)
@@ -233,13 +236,23 @@ def to_device(training: Training, device: torch.device) -> None:
                 state[name] = value.to(device)
 
 
-def note(training: Training, line: Line, validation: tuple[Array, Array], recipe: Recipe, device: torch.device) -> None:
+def note(
+    training: Training,
+    line: Line,
+    validation: tuple[Array, Array],
+    recipe: Recipe,
+    device: torch.device,
+    replayed: tuple[Array, Array] | None = None,
+) -> None:
     """Add to the curve what belongs there: every tenth step, and a validation where it is due."""
     last = training.step == recipe.steps
     if training.step % 10 == 0 or "shares" in line or last:
         training.curve.append(line)
     if training.step % recipe.validate_every == 0 or last:
-        training.curve.append({"step": training.step, **validate(training.average, *validation, device)})
+        found = validate(training.average, *validation, device)
+        if replayed:
+            found[REPLAYED] = validate(training.average, *replayed, device)["val_explained_effect"]
+        training.curve.append({"step": training.step, **found})
 
 
 def _parts(training: Training) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tasks.bench_device import REFERENCE
 from tasks.params import Student
-from tasks.train import batching
+from tasks.taught import batching
 
 Pictures = npt.NDArray[np.uint8]
 WARMUP, BLOCKS, STEPS = 2, 4, 4

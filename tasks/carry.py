@@ -24,17 +24,16 @@ BROWSER_RUNTIME = "tasks/browser/node_modules/onnxruntime-web/dist"
 def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> None:
     """Bring into the workspace `folder` what lies here beside git, and take from it what has gone here.
 
-    Files below ingest.folder, video.clips and the student's init, and what the teacher is read from, checked against
-    its sha256.
+    Files below ingest.folder, video.clips, the student's init and the pairs it replays, and what the teacher is read
+    from, checked against its sha256.
     `inputs` are recent pictures: they come to lie in a folder of their own below ingest.folder.
     """
     block = params.student(student)
     wanted: dict[str, Path] = {}
-    for key, place in (
-        ("ingest.folder", params.ingest.folder),
-        ("video.clips", params.video.clips),
-        (f"students.{student}.init", block.init),
-    ):
+    below_students = {"init": block.init, "train.replay.pairs": block.train.replay.pairs}
+    folders = {"ingest.folder": params.ingest.folder, "video.clips": params.video.clips}
+    folders |= {f"students.{student}.{key}": place for key, place in below_students.items()}
+    for key, place in folders.items():
         if not Path(place).is_absolute():
             below = _plain(key, place)
             wanted |= _beside_git(below)

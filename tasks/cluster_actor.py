@@ -16,6 +16,7 @@ from typing import Any
 
 from models.errors import TryAgain, UserError
 from models.teachers import Teacher, load_teacher
+from models.teachers.pinned import lead_to
 from tasks.pictures import Pixels
 from tasks.records import Pair
 from tasks.shards import Job, answer, one_thread
@@ -86,11 +87,9 @@ def unpack_job(text: str) -> Job:
 
 
 def put_in(block: dict[str, Any], key: str, value: str) -> None:
-    """Set a key of a teacher's block; a dot leads into a block below."""
-    *path, last = key.split(".")
-    for part in path:
-        block = block[part]
-    block[last] = value
+    """Set the key of one of the places of a teacher's block."""
+    below, last = lead_to(block, key)
+    below[last] = value
 
 
 def _unpacked(parts: Sequence[tuple[str, Sequence[Any]]], place: Path) -> str:

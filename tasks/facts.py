@@ -147,6 +147,7 @@ def _curate(params: Params, name: str, block: Student) -> StageFacts:
 def _train(params: Params, name: str, block: Student) -> StageFacts:
     folder = STUDENTS / name / "student"
     student = read_json(folder / "student.json")
+    replay = student.get("replay", {})  # a student of an older version has none
     return StageFacts(
         stage="train",
         digest=student["weights_sha256"],
@@ -156,8 +157,12 @@ def _train(params: Params, name: str, block: Student) -> StageFacts:
             "architecture": block.architecture.model_dump(),
             "init": block.init,
         },
-        made_from={"pairs": student["pairs"], "init": student["init"]},
-        figures={"train": {"parameters": student["parameters"]}},
+        made_from={"pairs": student["pairs"], "init": student["init"]}
+        | ({"replay": replay["pairs"]} if replay else {}),
+        figures={
+            "train": {"parameters": student["parameters"]}
+            | ({"replay": {key: replay[key] for key in ("share", "count", "forgetting")}} if replay else {})
+        },
         curve=tuple(read_jsonl(folder / "curve.jsonl")),
         tags={"weights.sha256": student["weights_sha256"]},
     )

@@ -30,7 +30,7 @@ from models.errors import UserError
 from models.files import TEMPORARY, sync_folder
 from models.teachers import REMOTE, Teacher, load_teacher
 from models.teachers.digests import teacher_digest
-from models.teachers.pinned import places
+from models.teachers.pinned import without_places
 from tasks.cluster import on_cluster
 from tasks.files import read_json, sha256_json, write_json, write_jsonl
 from tasks.need import check_need
@@ -248,9 +248,7 @@ def _finish(jobs: Sequence[Job], folder: Path, raw: Path, teacher: dict[str, Any
     """Add what describes the whole, then move it to `raw` in one rename."""
     done = [read_json(job.done) for job in jobs]
     write_jsonl(folder / "raw" / "manifest.jsonl", [record["line"] for record in done])
-    # Where a teacher's files lie is no part of what it is; their sha256 is.
-    read = {place.key for place in places(teacher)}
-    write_json(folder / "raw" / "teacher.json", {key: value for key, value in teacher.items() if key not in read})
+    write_json(folder / "raw" / "teacher.json", without_places(teacher))
     seconds, count = sum(record["teacher_seconds"] for record in done), sum(len(job.pairs) for job in jobs)
     cost = {"pairs": count, "teacher_seconds": round(seconds, 2), "seconds_per_pair": round(seconds / count, 4)}
     write_json(folder.parent / "generate.cost.json", cost)

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.teachers import KEEPING, Teacher
-from models.teachers.pinned import places
+from models.teachers.pinned import parts, places
 from tasks.params import Student
 from tasks.phone import MIB
 
@@ -32,7 +32,7 @@ def check_need(name: str, student: Student, load: Callable[[], Teacher]) -> str:
     told = f"the teacher's files have {size:.1f} MiB, where a bundle may have {gate.max_bundle_mib:g}"
     if size > gate.max_bundle_mib:
         return f"a student is needed: {told}"
-    if settings["kind"] in KEEPING:  # and a second time would measure what it kept
+    if any(part["kind"] in KEEPING for part in parts(settings)):  # and a second time would measure what it kept
         return f"a student is needed: {told}, but it seeks what it makes of a picture in hundreds of steps"
     p90_ms = timed(load(), student.pairs.size)
     told += f"; it takes {p90_ms:.1f} ms (p90, one thread), where a student may take {gate.max_p90_ms:g}"
@@ -45,9 +45,10 @@ def check_need(name: str, student: Student, load: Callable[[], Teacher]) -> str:
 
 
 def size_mib(settings: Mapping[str, Any]) -> float | None:
-    """MiB of all files a teacher is read from, fetched if they have to be; None if there are none."""
-    files = [file for place in places(settings) for file in place.files()]
-    return sum(file.stat().st_size for file in files) / MIB if files else None
+    """MiB of all files a teacher is read from, fetched if they have to be; None if it, or one of several, has none."""
+    if not all(places(part) for part in parts(settings)):
+        return None
+    return sum(file.stat().st_size for place in places(settings) for file in place.files()) / MIB
 
 
 def timed(teacher: Teacher, size: int) -> float:

@@ -258,6 +258,13 @@ class Camera(Section):
         return max(self.blur, self.noise, self.compression) > 0
 
 
+class Replay(Section):
+    """Older pairs, that a student goes on to learn from while it is taught new ones."""
+
+    pairs: str  # a folder of curated pairs, such as data/students/oil/pairs; models/start/no-pairs is none
+    share: Annotated[float, Field(ge=0, lt=1)]  # of every batch; at 0 it is only measured what is forgotten
+
+
 class Train(Section):
     """One student's training."""
 
@@ -274,6 +281,7 @@ class Train(Section):
     adversarial: Adversarial
     consistency: Consistency
     camera: Camera
+    replay: Replay
 
 
 class Compress(Section):
@@ -492,6 +500,7 @@ def check_files(params: Params, student: str) -> None:
         "ingest.folder": params.ingest.folder,
         "video.clips": params.video.clips,
         f"students.{student}.init": block.init,
+        f"students.{student}.train.replay.pairs": block.train.replay.pairs,
     }
     for key, path in wanted.items():
         if not Path(path).is_dir() and not path.startswith("data/students/"):

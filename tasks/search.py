@@ -26,6 +26,7 @@ from tasks.search_space import SPACE, Point, architecture_of, losses_of, read_sp
 from tasks.search_study import OWN, Pruned, Rungs, Work, cut_off, end, ended, first_rung, limit, open_study, point_of
 from tasks.search_trial import cost_of, learned, score
 from tasks.stage import STUDENTS, guarded, locked, work_folder
+from tasks.taught import check_pairs
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -51,7 +52,7 @@ def prepare(name: str, asked: Asked) -> Work:
     """Check what is asked and name the study by everything that decides its result, but for how long it goes on."""
     from models.losses import check_losses
     from models.torch_setup import prepare_torch
-    from tasks.train import CODE, check_pairs, digests
+    from tasks.train import CODE, digests
 
     given = {"trials": asked.trials, "minutes": asked.minutes, "steps": asked.steps, "max-p90-ms": asked.max_p90_ms}
     for option, value in given.items():

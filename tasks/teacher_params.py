@@ -1,9 +1,10 @@
 """The `teacher:` blocks of params.yaml, one for each kind; what they mean is told in models/teachers/."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from models.teachers import REMOTE
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Section, Sha256, Weight
 
 
@@ -138,9 +139,70 @@ class Stylegan2Teacher(HubModel):
     perceptual: File | None = None  # AlexNet or VGG16 as torchvision's, for LPIPS; else a Laplacian pyramid
 
 
+class StudentTeacher(Section):
+    """A trained student (models/teachers/student.py); its folder is checked against sha256 before use."""
+
+    kind: Literal["student"]
+    name: str
+    version: Positive
+    path: str  # a folder with student.json and weights.safetensors
+    sha256: Sha256  # of the folder: `understudy teacher sha256 FOLDER` tells it
+
+
+class Part(Section):
+    """One of several teachers, and what of the picture is its."""
+
+    teacher: Annotated[
+        PainterTeacher | OnnxTeacher | DiffusersTeacher | Stylegan2Teacher | StudentTeacher, Field(discriminator="kind")
+    ]
+    weight: Weight | None = None  # its share of every pixel, over the sum of all
+    # Its own region; `rest` is what those of the others leave.
+    region: Literal["shadows", "midtones", "highlights", "centre", "surround", "rest"] | None = None
+    mask: File | None = None  # an ONNX model of a region: (1,3,H,W) in [0,1] -> (1,1,H,W) in [0,1]
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one_that_is_here(cls, teacher: Any) -> Any:
+        kind = teacher.get("kind") if isinstance(teacher, dict) else None
+        if kind in REMOTE:
+            raise ValueError(f"a {kind} teacher cannot be one of several: it is paid by the picture, ask it alone")
+        if kind == "several":
+            raise ValueError("several teachers within several: name them all in one list")
+        return teacher
+
+
+class SeveralTeacher(Section):
+    """Teachers whose pictures are put together (models/teachers/several.py)."""
+
+    kind: Literal["several"]
+    name: str
+    version: Positive
+    by: Literal["weight", "region"]
+    teachers: Annotated[list[Part], Field(min_length=2)]
+
+    @field_validator("teachers")
+    @classmethod
+    def _each_has_its_part(cls, teachers: list[Part], info: ValidationInfo) -> list[Part]:
+        by = info.data.get("by")
+        weights = [part.weight for part in teachers]
+        if by == "weight" and (None in weights or any(part.region or part.mask for part in teachers)):
+            raise ValueError("by weight: each needs a `weight`, and no `region` or `mask`")
+        if by == "weight" and not sum(weight or 0 for weight in weights):
+            raise ValueError("by weight: all weights are 0")
+        if by == "region" and any(
+            part.weight is not None or (part.region is None) == (part.mask is None) for part in teachers
+        ):
+            raise ValueError("by region: each needs a `region` or a `mask`, and no `weight`")
+        return teachers
+
+
 Teacher = Annotated[
-    PainterTeacher | OnnxTeacher | DiffusersTeacher | GenaiTeacher | Stylegan2Teacher, Field(discriminator="kind")
+    PainterTeacher | OnnxTeacher | DiffusersTeacher | GenaiTeacher | Stylegan2Teacher | StudentTeacher | SeveralTeacher,
+    Field(discriminator="kind"),
 ]
 
 # What tells the blocks of a union apart; such a word is no key of the file.
-TAGS = {"painter", "onnx", "diffusers", "genai", "stylegan2", "direction", "text-optimisation", "text-direction"}
+TAGS = {
+    *("painter", "onnx", "diffusers", "genai", "stylegan2", "student", "several"),
+    *("direction", "text-optimisation", "text-direction"),
+}

@@ -3,7 +3,8 @@
 Reads data/students/NAME/pairs and the start weights in `init`; writes data/students/NAME/student
 (weights.safetensors, student.json, curve.jsonl). Where the block's `compress` says so, the trained student is then cut
 (models/compression.py) and trained again; where `quantise_aware` does, it is trained on with int8's rounding in it
-(models/quantise_aware.py). The curve goes on. Resume checkpoints lie under data/.work/NAME, named by a
+(models/quantise_aware.py). The curve goes on. Where `train.replay` names older pairs, a share of every batch is theirs,
+and what is forgotten of them is measured (tasks/taught.py). Resume checkpoints lie under data/.work/NAME, named by a
 digest of everything that decides the result, so a checkpoint is never taken for another run's.
 
     python -m tasks.train --student oil
@@ -31,6 +32,7 @@ from tasks.helpers import beside
 from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.taught import batching, check_pairs, forgetting, left_of_replay, replays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +69,7 @@ def train(params: Params, name: str, block: Student) -> None:
     threads = max(1, params.train.threads // params.train.processes)
     with beside(params.train.processes, "tasks.train_helper", ["--student", name], log, threads=threads):
         taught = teach(params, name, block, threads)
+    curve = [{"step": 0, **taught.before}, *taught.curve] if taught.before else taught.curve
     record = {
         "architecture": block.architecture.model_dump(),
         "size": block.pairs.size,
@@ -75,14 +78,15 @@ def train(params: Params, name: str, block: Student) -> None:
         "pairs": taught.pairs["digest"],
         "teacher": taught.pairs["teacher"],
         "init": taught.start,
-        "train": block.train.model_dump(),
+        "train": block.train.model_dump(exclude={"replay"}),  # which pairs these are is told by their digest
         "compress": block.compress.model_dump(),
         "quantise_aware": block.quantise_aware.model_dump(),
         "ranks": taught.ranks,
-        "final": taught.curve[-2]["losses"],
-        "val": {key: value for key, value in taught.curve[-1].items() if key != "step"},
+        "replay": forgetting(curve, taught.replay, block) if taught.replay else {},
+        "final": curve[-2]["losses"],
+        "val": {key: value for key, value in curve[-1].items() if key != "step"},
     }
-    publish(STUDENTS / name / "student", taught.student, record, taught.curve)
+    publish(STUDENTS / name / "student", taught.student, record, curve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,8 @@ class Taught:
     ranks: dict[str, int]
     pairs: dict[str, Any]  # pairs.json
     start: str
+    replay: dict[str, Any] | None  # pairs.json of those that are replayed
+    before: dict[str, float]  # what it explained of them before; nothing where there are none
 
 
 def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
@@ -104,12 +110,16 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
     check_losses(block.train.losses)
     prepare_torch(threads)
     pairs = check_pairs(STUDENTS / name / "pairs", block)
+    older = replays(block)
+    replay = check_pairs(older, block) if older else None
     start = start_record(Path(block.init), block)
+    settings = block.train.model_dump(exclude={"replay"})  # which pairs these are is told by their digest
     work = {
         "pairs": pairs["digest"],
+        "replay": [replay["digest"], block.train.replay.share] if replay else [],
         "architecture": block.architecture.model_dump(),
         "init": start,
-        "train": block.train.model_dump(),
+        "train": settings,
         # Of any number of processes and threads: each goes on from what another has begun.
         "shared": params.train.model_dump(exclude={"processes", "threads"}),
         **controlled(block),
@@ -118,6 +128,7 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
     }
     recipe = make_recipe(params, block)
     begun, ranks = first(block)
+    before = left_of_replay(begun, older) if older else {}
     student, curve = learn(name, block, begun, recipe, own_checkpoint(work_folder(name), "train", work))
     if block.compress.cuts:
         cut = work | {"compress": block.compress.model_dump()}
@@ -129,7 +140,7 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
         more = {"compress": block.compress.model_dump(), "quantise_aware": block.quantise_aware.model_dump()}
         checkpoint = own_checkpoint(work_folder(name), "round", work | more | {"rounding": digests(ROUNDING_CODE)})
         curve = going_on(curve, learn_rounded(name, block, student, recipe, checkpoint))
-    return Taught(student=student, curve=curve, ranks=ranks, pairs=pairs, start=start)
+    return Taught(student=student, curve=curve, ranks=ranks, pairs=pairs, start=start, replay=replay, before=before)
 
 
 def controlled(block: Student) -> dict[str, str]:
@@ -147,16 +158,6 @@ def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":
     if not curve:  # a helper process keeps none
         return more
     return curve + [line | {"step": curve[-1]["step"] + line["step"]} for line in more]
-
-
-def check_pairs(folder: Path, block: Student) -> dict[str, Any]:
-    """pairs.json, after every array it lists was found to have the sha256 it says."""
-    pairs: dict[str, Any] = read_json(folder / "pairs.json")
-    for file, digest in pairs["files"].items():
-        check_sha256(folder / file, digest, "pairs (run dvc repro curate)")
-    if pairs["size"] != block.pairs.size:
-        raise UserError(f"the pairs are {pairs['size']} pixels wide, pairs.size says {block.pairs.size}: run dvc repro")
-    return pairs
 
 
 def start_record(folder: Path, block: Student) -> str:
@@ -249,6 +250,8 @@ def learn(
     folder = STUDENTS / name / "pairs"
     graded = Graded if isinstance(student, Controlled) else Batches
     batches = graded(*open_pairs(folder, "train"), **batching(block))
+    older = replays(block)
+    replayed = open_pairs(older, "val") if older else None
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
 
         def show(training: "Training", line: "Line") -> None:
@@ -257,17 +260,10 @@ def learn(
                 watch(training, line)
 
         accelerator = Accelerator(mixed_precision=recipe.precision)
-        average = run(training, batches, open_pairs(folder, "val"), recipe, accelerator, checkpoint, show)
+        validation = open_pairs(folder, "val")
+        average = run(training, batches, validation, recipe, accelerator, checkpoint, show, replayed)
     # Back from where it was trained: what comes after reads pictures on the CPU.
     return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
-
-
-def batching(block: Student) -> dict[str, Any]:
-    """How the student's batches are drawn, as Batches takes it."""
-    from models.camera import Camera
-
-    camera = Camera(**block.train.camera.model_dump()) if block.train.camera.degrades else None
-    return {**block.train.model_dump(include={"batch_size", "crop", "seed"}), "camera": camera}
 
 
 def compress(student: "nn.Module", block: Student) -> dict[str, int]:
@@ -295,8 +291,8 @@ def learn_rounded(name: str, block: Student, student: "nn.Module", recipe: "Reci
     from models.quantise_aware import Rounding, rounded, settle
     from models.terms import Pictures
 
-    pairs = open_pairs(STUDENTS / name / "pairs", "train")
-    seen, _ = Batches(*pairs, batch_size=SEEN, crop=block.pairs.size, seed=block.train.seed).batch(0)
+    whole = batching(block) | {"batch_size": SEEN, "crop": block.pairs.size, "camera": None}
+    seen, _ = Batches(*open_pairs(STUDENTS / name / "pairs", "train"), **whole).batch(0)
     settings = block.quantise_aware
     tuned = replace(recipe, steps=settings.steps, learning_rate=recipe.learning_rate * settings.rate)
     # Its traced copy has no modules by the student's names, and an adversary would begin anew.

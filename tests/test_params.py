@@ -156,6 +156,7 @@ def test_paths_that_lead_nowhere_are_refused_by_key(raw: Any, tmp_path: Path, mo
     (tmp_path / "start").mkdir()
     here = changed(changed(raw, "ingest.folder", "photos"), "students.oil.init", "start")
     here = changed(here, "video.clips", "photos")
+    here = changed(here, "students.oil.train.replay.pairs", "start")
     check_files(parse_params(here), "oil")
     teacher = {"kind": "onnx", "name": "a", "version": 1, "path": "no.onnx", "sha256": "a" * 64}
     model = {"kind": "diffusers", "name": "a", "version": 1, "model": "no/where", "sha256": "a" * 64, "call": {}}
@@ -163,6 +164,7 @@ def test_paths_that_lead_nowhere_are_refused_by_key(raw: Any, tmp_path: Path, mo
         ("ingest.folder", "no", "ingest.folder: no folder at no"),
         ("video.clips", "no", "video.clips: no folder at no"),
         ("students.oil.init", "no", "students.oil.init: no folder at no"),
+        ("students.oil.train.replay.pairs", "no", "students.oil.train.replay.pairs: no folder at no"),
         ("students.oil.teacher", teacher, "students.oil.teacher.path: nothing lies at no.onnx"),
         ("students.oil.teacher", model, "students.oil.teacher.model: nothing lies at no/where"),
     ):

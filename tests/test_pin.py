@@ -13,6 +13,9 @@ from tasks.params import load_params, parse_params
 from tasks.pin import apply_profile, changed_pins, params_at, set_pin
 
 NEW = {"kind": "painter", "name": "Öl-Maler, neu: #2", "version": 2, "style": "sketch"}
+PART = {"teacher": {"kind": "painter", "name": "a", "version": 1, "style": "oil"}, "weight": 0.5}
+PARTS = [PART | {"region": None, "mask": None}] * 2
+SEVERAL = {"kind": "several", "name": "both", "version": 1, "by": "weight", "teachers": PARTS}
 ONNX = {"kind": "onnx", "name": "udnie", "version": 3, "path": "a b/c.onnx", "sha256": "ab" * 32}
 
 
@@ -25,7 +28,7 @@ def lines_changed(old: str, new: str) -> list[str]:
     return [line for line in new.splitlines() if line not in old.splitlines()]
 
 
-@pytest.mark.parametrize("teacher", [NEW, ONNX])
+@pytest.mark.parametrize("teacher", [NEW, ONNX, SEVERAL])
 @pytest.mark.parametrize("student", ["oil", "sketch"])
 def test_one_line_of_the_shipped_file_changes(shipped: str, student: str, teacher: dict[str, Any]) -> None:
     text = "# Grüße vor dem Anfang \U0001f3a8\n" + shipped  # marks count characters, not bytes

@@ -40,7 +40,9 @@ def raw_params(repository: Path) -> Any:
 
 
 def filled(text: str, raw_params: Any, student: str) -> str:
-    text = text.replace("${key}", student).replace("${item.init}", raw_params["students"][student]["init"])
+    block = raw_params["students"][student]
+    text = text.replace("${key}", student).replace("${item.init}", block["init"])
+    text = text.replace("${item.train.replay.pairs}", block["train"]["replay"]["pairs"])
     for section, key in (("ingest", "folder"), ("video", "clips")):
         text = text.replace(f"${{{section}.{key}}}", raw_params[section][key])
     return text

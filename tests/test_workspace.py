@@ -199,6 +199,17 @@ def test_a_teachers_folder_comes_along_with_what_is_loaded_of_it(repo: Path) -> 
         ready(key="e" * 16, teacher=pin)
 
 
+def test_the_pairs_that_are_replayed_come_along(repo: Path) -> None:
+    params = params_of(repo)
+    params["students"]["oil"]["train"]["replay"] = {"pairs": "data/students/old/pairs", "share": 0.25}
+    (repo / "params.yaml").write_text(yaml.safe_dump(params))
+    git("commit", "--quiet", "--all", "-m", "replay")
+    older = repo / "data" / "students" / "old" / "pairs" / "pairs.json"
+    older.parent.mkdir(parents=True)
+    older.write_text("{}")
+    assert (ready() / "data" / "students" / "old" / "pairs" / "pairs.json").samefile(older)
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

@@ -84,12 +84,26 @@ def _stylegan2(**settings: Any) -> Teacher:
     return Stylegan2Teacher(**settings)
 
 
+def _student(**settings: Any) -> Teacher:
+    from models.teachers.student import StudentTeacher
+
+    return StudentTeacher(**settings)
+
+
+def _several(**settings: Any) -> Teacher:
+    from models.teachers.several import SeveralTeacher
+
+    return SeveralTeacher(**settings)
+
+
 KINDS: dict[str, Callable[..., Teacher]] = {
     "painter": _painter,
     "onnx": _onnx,
     "diffusers": _diffusers,
     "genai": _genai,
     "stylegan2": _stylegan2,
+    "student": _student,
+    "several": _several,
 }
 REMOTE = {"genai"}  # behind an API: one process asks
 KEEPING = {*REMOTE, "stylegan2"}  # they keep what a picture cost them, for the next time

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 # Raise a kind's number when its output changes: pairs made by other code must not be taken for these.
-CODE_VERSIONS = {"painter": 1, "onnx": 1, "diffusers": 1, "genai": 1, "stylegan2": 1}
+CODE_VERSIONS = {"painter": 1, "onnx": 1, "diffusers": 1, "genai": 1, "stylegan2": 1, "student": 1, "several": 1}
 
 
 def _painter(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,12 +44,29 @@ def _genai(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in ("model", "call", "size")}
 
 
+def _student(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"sha256": settings["sha256"]}
+
+
+def _several(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # What each of them is, and how their pictures are put together.
+    return {"by": settings["by"], "teachers": [_part(part) for part in settings["teachers"]]}
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    mask = part.get("mask")
+    told = {"teacher": teacher_digest(part["teacher"]), "mask": mask["sha256"] if mask else None}
+    return told | {key: part.get(key) for key in ("weight", "region")}
+
+
 IDENTITY: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "painter": _painter,
     "onnx": _onnx,
     "diffusers": _diffusers,
     "genai": _genai,
     "stylegan2": _stylegan2,
+    "student": _student,
+    "several": _several,
 }
 
 

@@ -1,7 +1,7 @@
 """What a convolutional teacher holds inside, by the names of its modules, for students that learn from that too.
 
-An ONNX file names tensors; what comes after those asked for is cut off and not computed. Other kinds (painter,
-diffusion, an API) have no features that belong to one place of a picture.
+An ONNX file names tensors; what comes after those asked for is cut off and not computed. A trained student has modules.
+Other kinds (painter, diffusion, an API) have no features that belong to one place of a picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,31 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
-from models.feature_distillation import Inner
+from models.feature_distillation import Inner, probe_student
 from models.teachers.onnx_model import OnnxTeacher, read_pinned, start
+from models.teachers.student import StudentTeacher
 
 
 def inner_features(settings: Mapping[str, Any], paths: Sequence[str]) -> Inner:
     """The function (B,3,H,W) in [0,1] -> features (B,C,h,w), one a path, of the teacher of a `teacher:` block."""
+    own = {key: value for key, value in settings.items() if key != "kind"}
     if settings["kind"] == "onnx":
-        return _of_onnx(
-            OnnxTeacher(**{key: value for key, value in settings.items() if key != "kind"}), settings, paths
-        )
+        return _of_onnx(OnnxTeacher(**own), settings, paths)
+    if settings["kind"] == "student":
+        return _of_student(StudentTeacher(**own), paths)
     raise UserError(
-        f"train.features: a {settings['kind']} teacher has no features to learn from, only an onnx one: set it to []"
+        f"train.features: a {settings['kind']} teacher has no features to learn from, only onnx and student ones: "
+        "set it to []"
     )
+
+
+def _of_student(teacher: StudentTeacher, paths: Sequence[str]) -> Inner:
+    network = teacher.student
+
+    def features(pictures: Tensor) -> list[Tensor]:
+        return probe_student(network.to(pictures.device), paths, pictures)
+
+    return features
 
 
 def _of_onnx(teacher: OnnxTeacher, settings: Mapping[str, Any], paths: Sequence[str]) -> Inner:

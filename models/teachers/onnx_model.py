@@ -26,7 +26,7 @@ class OnnxTeacher:
     def __init__(self, *, path: str, sha256: str, name: str, version: int) -> None:
         self.name = f"{name} v{version}"
         data = read_pinned(Path(path), sha256, self.name)
-        _refuse_external_weights(data, self.name)
+        refuse_external_weights(data, self.name)
         self.session = start(data, self.name)
         self.layout, self.shape = _image_contract(self.session, self.name)
         self.digest = teacher_digest({"kind": "onnx", "sha256": sha256})
@@ -89,7 +89,7 @@ def _tensors(graph: "onnx.GraphProto") -> Iterator["onnx.TensorProto"]:
                 yield from _tensors(inner)
 
 
-def _refuse_external_weights(data: bytes, name: str) -> None:
+def refuse_external_weights(data: bytes, name: str) -> None:
     """Weights in a second file are not covered by the pin."""
     import onnx
     from google.protobuf.message import DecodeError

@@ -3,8 +3,9 @@
 Cheap to ask: nothing is loaded, nothing heavy imported, and no file is read but to check it.
 """
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def _onnx(settings: Mapping[str, Any]) -> list[Place]:
     return [Place(key="path", where=settings["path"], sha256=settings["sha256"])]
 
 
+def _several(settings: Mapping[str, Any]) -> list[Place]:
+    found = []
+    for number, part in enumerate(settings["teachers"]):
+        below = places(part["teacher"])
+        found += [replace(place, key=f"teachers.{number}.teacher.{place.key}") for place in below]
+        if mask := part.get("mask"):
+            found.append(Place(key=f"teachers.{number}.mask.path", where=mask["path"], sha256=mask["sha256"]))
+    return found
+
+
 def _diffusers(settings: Mapping[str, Any]) -> list[Place]:
     return _models({"model": settings, "control.model": settings.get("control")})
 
@@ -79,7 +90,32 @@ PLACES: dict[str, Callable[[Mapping[str, Any]], list[Place]]] = {
     "onnx": _onnx,
     "diffusers": _diffusers,
     "stylegan2": _stylegan2,
+    "student": _onnx,  # a folder at `path`
+    "several": _several,
 }
+
+
+def lead_to(block: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """The block that holds the key of a place, and its last word there; a number leads into a list."""
+    *path, last = key.split(".")
+    below: Any = block
+    for part in path:
+        below = below[int(part)] if isinstance(below, list) else below[part]
+    return below, last
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a block that does not say where its files lie, which is no part of what a teacher is."""
+    told = copy.deepcopy(dict(settings))
+    for place in places(settings):
+        below, last = lead_to(told, place.key)
+        del below[last]
+    return told
+
+
+def parts(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The blocks of the teachers that paint: those of `several`, else the block itself."""
+    return [part["teacher"] for part in settings["teachers"]] if settings["kind"] == "several" else [settings]
 
 
 def places(settings: Mapping[str, Any]) -> list[Place]:

@@ -1,0 +1,75 @@
+"""What a student is taught on: its curated pairs, and older ones that it is not to forget (`train.replay`).
+
+Rehearsal (Robins 1995; Rebuffi et al. 2017): a share of every batch is drawn from the older pairs. Their targets may be
+the old student's own pictures (Li & Hoiem 2017), made by a teacher of kind `student`. Used by the stage train.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.errors import UserError
+from tasks.files import check_sha256, read_json
+from tasks.params import Student
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.training import Line
+
+
+def check_pairs(folder: Path, block: Student) -> dict[str, Any]:
+    """pairs.json, after every array it lists was found to have the sha256 it says."""
+    pairs: dict[str, Any] = read_json(folder / "pairs.json")
+    for file, digest in pairs["files"].items():
+        check_sha256(folder / file, digest, "pairs (run dvc repro curate)")
+    if pairs["size"] != block.pairs.size:
+        raise UserError(f"the pairs are {pairs['size']} pixels wide, pairs.size says {block.pairs.size}: run dvc repro")
+    return pairs
+
+
+def replays(block: Student) -> Path | None:
+    """The folder of the older pairs, None where the block names none; UserError where nothing is to be shared."""
+    replay = block.train.replay
+    if not read_json(Path(replay.pairs) / "pairs.json").get("none"):
+        return Path(replay.pairs)
+    if replay.share:
+        raise UserError(
+            f"train.replay: {replay.pairs} holds no pairs: name a folder of curated ones, or set share to 0"
+        )
+    return None
+
+
+def batching(block: Student) -> dict[str, Any]:
+    """How the student's batches are drawn, as Batches takes it."""
+    from models.batches import Replay, open_pairs
+    from models.camera import Camera
+
+    asked = block.train
+    camera = Camera(**asked.camera.model_dump()) if asked.camera.degrades else None
+    older = Replay(*open_pairs(Path(asked.replay.pairs), "train"), asked.replay.share) if asked.replay.share else None
+    return {**asked.model_dump(include={"batch_size", "crop", "seed"}), "camera": camera, "replay": older}
+
+
+def left_of_replay(student: "nn.Module", older: Path) -> dict[str, float]:
+    """How much of the older pairs' effect a student explains, on their validation split, as a line of the curve."""
+    import torch
+
+    from models.batches import open_pairs
+    from models.training import REPLAYED, validate
+
+    found = validate(student, *open_pairs(older, "val"), torch.device("cpu"))
+    return {REPLAYED: found["val_explained_effect"]}
+
+
+def forgetting(curve: "list[Line]", replay: Mapping[str, Any], block: Student) -> dict[str, Any]:
+    """What was spent on not forgetting the older pairs, and what was forgotten: explained effect before less after.
+
+    `replay` is their pairs.json.
+    """
+    from models.training import REPLAYED
+
+    share, before, after = block.train.replay.share, curve[0][REPLAYED], curve[-1][REPLAYED]
+    print(f"train: of the replayed pairs' effect {before:.3f} was explained before, {after:.3f} is now")
+    told = {"pairs": replay["digest"], "share": share, "count": replay["counts"]["train"] if share else 0}
+    return told | {"before": before, "after": after, "forgetting": before - after}
