@@ -1,6 +1,6 @@
 """Stage train: a student learns to imitate its teacher on the curated pairs.
 
-Reads data/students/NAME/pairs and the start weights in `init`; writes data/students/NAME/student
+Reads data/students/NAME/pairs and the start weights in `init` (tasks/starts.py); writes data/students/NAME/student
 (weights.safetensors, student.json, curve.jsonl). Where the block's `compress` says so, the trained student is then cut
 (models/compression.py) and trained again; where `quantise_aware` does, it is trained on with int8's rounding in it
 (models/quantise_aware.py). The curve goes on. Resume checkpoints lie under data/.work/NAME, named by a
@@ -31,6 +31,7 @@ from tasks.helpers import beside
 from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.starts import find_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,6 +65,7 @@ def train(params: Params, name: str, block: Student) -> None:
     """Train one student from its pairs, going on from a checkpoint of the same work if there is one."""
     log = work_folder(name) / "train.helpers.log"
     threads = max(1, params.train.threads // params.train.processes)
+    start_record(Path(block.init), block)  # weights that have to be fetched are there before the helpers ask
     with beside(params.train.processes, "tasks.train_helper", ["--student", name], log, threads=threads):
         taught = teach(params, name, block, threads)
     record = {
@@ -152,7 +154,7 @@ def check_pairs(folder: Path, block: Student) -> dict[str, Any]:
 
 
 def start_record(folder: Path, block: Student) -> str:
-    """The sha256 of the weights a student starts from, or "scratch"; checked against the folder's record."""
+    """The sha256 of the weights a student starts from, or "scratch"; they are here and checked against their record."""
     record = read_json(folder / "student.json")
     if record.get("scratch"):
         return "scratch"
@@ -165,7 +167,7 @@ def start_record(folder: Path, block: Student) -> str:
         raise UserError(
             f"init: {folder} has another architecture than this student; use models/start/scratch or match it"
         )
-    check_sha256(folder / "weights.safetensors", record["weights_sha256"], "init")
+    find_weights(folder, record["weights_sha256"])
     return str(record["weights_sha256"])
 
 
@@ -185,10 +187,11 @@ def first(block: Student) -> tuple["nn.Module", dict[str, int]]:
     from models.students import build_student, load_student
 
     set_seed(block.train.seed)
-    record = read_json(Path(block.init) / "student.json")
+    folder = Path(block.init)
+    record = read_json(folder / "student.json")
     if record.get("scratch"):
         return build_student(block.architecture.model_dump(), block.pairs.size), {}
-    return load_student(Path(block.init)), record.get("ranks", {})
+    return load_student(folder, find_weights(folder, record["weights_sha256"])), record.get("ranks", {})
 
 
 def make_terms(block: Student, student: "nn.Module") -> "list[Term]":
