@@ -59,16 +59,8 @@ def repo(toy: Path) -> Path:
 
 
 def ready(**changed: Any) -> Path:
-    wanted = {
-        "student": "oil",
-        "key": KEY,
-        "base": "HEAD",
-        "teacher": None,
-        "profile": None,
-        "inputs": None,
-        "start": None,
-    }
-    return prepare(**(wanted | changed))
+    nothing = dict.fromkeys(("teacher", "profile", "inputs", "start"))
+    return prepare(**({"student": "oil", "key": KEY, "base": "HEAD"} | nothing | changed))
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, int]]:
