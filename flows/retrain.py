@@ -22,6 +22,7 @@ from tasks.params import load_params
 from tasks.pipeline import STAGES
 from tasks.registry import follow, read_state, version
 from tasks.retrain import Judged, Outcome
+from tasks.starts import Start, champion_start
 from tasks.teachers import note_moves, pin_of
 
 # Between two tries where a server did not answer: a restart of MLflow or its database is waited for.
@@ -71,8 +72,16 @@ def begin(job: Job, via: str) -> None:
     steps.begin(job, via)
 
 
+@task(**PATIENT)
+def find_start(job: Job) -> Start:
+    """What training begins with."""
+    start = champion_start(job.student, job.base)
+    print(f"{job.student}: {start.told}", flush=True)
+    return start
+
+
 @task(cache_policy=NO_CACHE)
-def prepare(job: Job) -> Path:
+def prepare(job: Job, start: Start) -> Path:
     """The workspace."""
     return workspace.prepare(
         student=job.student,
@@ -81,6 +90,7 @@ def prepare(job: Job) -> Path:
         teacher=job.teacher,
         profile=None,
         inputs=Path(job.inputs) if job.inputs else None,
+        start=start.record,
     )
 
 
@@ -170,7 +180,7 @@ def _through(job: Job, via: str) -> Outcome:
     print(f"{job.student}: retraining by {job.title}: {job.why}", flush=True)
     begin(job, via)
     try:
-        space = prepare(job)
+        space = prepare(job, find_start(job))
         pairs(space, job)
         teach(space, job)
         outcome = settle(job, space, via)

@@ -132,19 +132,21 @@ def build_student(architecture: Mapping[str, Any], size: int, control: str = "no
     return student
 
 
-def load_student(folder: Path) -> nn.Module:
-    """The trained student of a student folder, in eval mode; its weights' sha256 is checked first."""
+def load_student(folder: Path, weights: Path | None = None) -> nn.Module:
+    """The trained student of a student folder, in eval mode; its weights' sha256 is checked first.
+
+    `weights` is their file where it does not lie in the folder.
+    """
     from safetensors.torch import load
 
     record = json.loads((folder / "student.json").read_text())
-    data = (folder / "weights.safetensors").read_bytes()
+    file = weights or folder / "weights.safetensors"
+    data = file.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != record["weights_sha256"]:
-        raise UserError(
-            f"{folder}/weights.safetensors has sha256 {found}, its student.json says otherwise: train again"
-        )
+        raise UserError(f"{file} has sha256 {found}, {folder}/student.json says otherwise: train again")
     student = build_student(record["architecture"], record["size"], record.get("control", "none"))
-    weights = load(data)
-    fit(student, weights, record.get("ranks", {}))
-    student.load_state_dict(weights)
+    values = load(data)
+    fit(student, values, record.get("ranks", {}))
+    student.load_state_dict(values)
     return student.eval()

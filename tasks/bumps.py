@@ -19,6 +19,7 @@ from tasks.git import commit_id, git
 from tasks.params import Params
 from tasks.pin import params_at
 from tasks.records import Record
+from tasks.starts import RECORDS
 
 if TYPE_CHECKING:
     from tasks.mlflow_client import Client
@@ -82,14 +83,19 @@ class Base:
     def at(cls, ref: str) -> "Base":
         """Read a commit."""
         commit = commit_id(ref)
-        tree = git("ls-tree", commit, *DECIDES)
+        listed = git("ls-tree", "-r", commit, *DECIDES).splitlines()
+        # What retrains' branches bring is no code: else to merge one would open others again.
+        tree = [line for line in listed if f"\t{RECORDS.as_posix()}/" not in line]
         params = params_at(commit)
         shared = params.model_dump(exclude=NOT_SETTINGS)
         return cls(commit=commit, code=sha256_json([tree, shared]), params=params)
 
     def settings(self, student: str) -> str:
         """Digest of everything but the teacher that decides this student."""
-        block = self.params.student(student).model_dump(exclude={"teacher", "approval"})
+        other = {"teacher", "approval"}
+        if self.params.retrain.start == "champion":
+            other |= {"init"}  # which the merge of a retrain's branch changes
+        block = self.params.student(student).model_dump(exclude=other)
         return sha256_json([self.code, block])
 
 

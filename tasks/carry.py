@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from models.errors import UserError
 from models.files import replacing
 from models.teachers.pinned import places
-from tasks.files import sha256_file, sha256_json
+from tasks.files import read_json, sha256_file, sha256_json
 from tasks.git import git
 from tasks.params import Params
 from tasks.sources import walk
+from tasks.starts import RECORD, RECORDS, kept_weights
 from tasks.target import BROWSER
 from tasks.teacher_params import Teacher
 
@@ -24,8 +25,8 @@ BROWSER_RUNTIME = "tasks/browser/node_modules/onnxruntime-web/dist"
 def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> None:
     """Bring into the workspace `folder` what lies here beside git, and take from it what has gone here.
 
-    Files below ingest.folder, video.clips, the student's init and the pairs it replays, and what the teacher is read
-    from, checked against its sha256.
+    Files below ingest.folder, video.clips, the student's init and the pairs it replays, weights that init's record names
+    and that are kept elsewhere, and what the teacher is read from, checked against its sha256.
     `inputs` are recent pictures: they come to lie in a folder of their own below ingest.folder.
     """
     block = params.student(student)
@@ -34,7 +35,8 @@ def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> No
     folders = {"ingest.folder": params.ingest.folder, "video.clips": params.video.clips}
     folders |= {f"students.{student}.{key}": place for key, place in below_students.items()}
     for key, place in folders.items():
-        if not Path(place).is_absolute():
+        # A champion's record is git's, or the retrain's own.
+        if not (Path(place).is_absolute() or Path(place).is_relative_to(RECORDS)):
             below = _plain(key, place)
             wanted |= _beside_git(below)
             if key == "ingest.folder" and inputs is not None:
@@ -53,6 +55,15 @@ def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> No
     wanted |= _teachers(folder, f"students.{student}.teacher", block.teacher)
     for path, source in wanted.items():
         _bring(source, folder, path)
+    _bring_weights(folder, folder / block.init / RECORD)
+
+
+def _bring_weights(folder: Path, record: Path) -> None:
+    """The start's weights, if they are kept here; the training verifies them, and fetches those that are not."""
+    if record.is_file():
+        kept = kept_weights(read_json(record).get("weights_sha256", "scratch"))
+        if kept.is_file():
+            _bring(kept, folder, kept.as_posix())
 
 
 def _teachers(folder: Path, key: str, teacher: Teacher) -> dict[str, Path]:

@@ -175,6 +175,9 @@ class Retrain(Section):
 
     base: str  # the commit whose pins count: HEAD, or origin/main on a machine that follows a server
     teacher_samples: Positive  # test inputs on which a new teacher is compared with the old one
+    # Whose weights a retrain begins with: the champion's, where it has the block's architecture and was not cut
+    # (tasks/starts.py), or what the block's `init` says.
+    start: Literal["champion", "init"]
 
 
 class Drift(Section):
@@ -374,7 +377,9 @@ class Student(Section):
     pairs: Pairs
     architecture: Architecture
     sizes: list[Annotated[int, Field(ge=64, multiple_of=32)]]  # pixels; claimed besides pairs.size, and checked
-    init: str  # a folder with student.json and, unless it says scratch, weights.safetensors
+    # A folder with student.json and, unless it says scratch or they are kept elsewhere (tasks/starts.py),
+    # weights.safetensors.
+    init: str
     train: Train
     compress: Compress
     variants: Variants

@@ -1,4 +1,4 @@
-"""Teacher pins: read at a commit of git, compared between two, and set in the text of a params.yaml.
+"""Teacher pins: read at a commit of git, compared between two, and set in the text of a params.yaml; `init` likewise.
 
 A pin is the `teacher:` value of a student's block. Nothing is written here; tasks/workspace.py does.
 """
@@ -43,17 +43,27 @@ def set_pin(text: str, student: str, teacher: Mapping[str, Any]) -> str:
     Raises UserError when there is no such student, when its teacher is not written out in its own block (an alias or
     a merge, where a change would be one of other students too), or when the result would not be valid.
     """
+    return _with_value(text, student, "teacher", dict(teacher))
+
+
+def set_init(text: str, student: str, folder: str) -> str:
+    """The text of a params.yaml with another `init:` for one student; as `set_pin`."""
+    return _with_value(text, student, "init", folder)
+
+
+def _with_value(text: str, student: str, key: str, value: Any) -> str:
     raw = parse_yaml(text)
     expected = parse_params(raw).student(student).model_dump()  # names the students there are
-    if expected["teacher"] == dict(teacher):
+    if expected[key] == value:
         return text
-    node = _teacher_node(text, student)
-    line = yaml.safe_dump(dict(teacher), default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**31)
-    new = text[: node.start_mark.index] + line.rstrip("\n") + text[_end(node) :]
+    node = _own_node(text, student, key)
+    dumped = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**31)
+    line = dumped.partition("\n")[0]  # behind a scalar comes a line that ends the document
+    new = text[: node.start_mark.index] + line + text[_end(node) :]
     changed = copy.copy(raw) | {"students": {**raw["students"]}}
-    changed["students"][student] = {**raw["students"][student], "teacher": dict(teacher)}
+    changed["students"][student] = {**raw["students"][student], key: value}
     if parse_yaml(new) != changed:  # never expected; but what goes to git is not left to expectation
-        raise UserError(f"{FILE}: students.{student}.teacher could not be replaced in place: write it on one line")
+        raise UserError(f"{FILE}: students.{student}.{key} could not be replaced in place: write it on one line")
     parse_params(changed)
     return new
 
@@ -74,17 +84,17 @@ def _raw_at(ref: str) -> Any:
     return parse_yaml(file_at(commit_id(ref), FILE), f"{FILE} at {ref}")
 
 
-def _teacher_node(text: str, student: str) -> yaml.Node:
-    """The value of `teacher:` in the student's own block; UserError if it is shared with anything else."""
+def _own_node(text: str, student: str, wanted: str) -> yaml.Node:
+    """The value of a key in the student's own block; UserError if it is shared with anything else."""
     node = yaml.compose(text, Loader=YAML_LOADER)
     assert node is not None  # an empty text has no students, and was refused
     shared = _shared(node)
-    for key in ("students", student, "teacher"):
+    for key in ("students", student, wanted):
         found = [value for name, value in node.value if name.value == key]
         if not found or id(found[-1]) in shared:
             raise UserError(
-                f"{FILE}: the teacher of {student} comes from an anchor (&, * or <<) that others share: "
-                "write `teacher: {...}` into its own block"
+                f"{FILE}: the {wanted} of {student} comes from an anchor (&, * or <<) that others share: "
+                f"write `{wanted}: ...` into its own block"
             )
         node = found[-1]
     return node

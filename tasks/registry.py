@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from models.errors import TryAgain, UserError
 from tasks.audit import Kind, LogRecord, StudentState, counts, replay
-from tasks.files import sha256_file
+from tasks.files import read_json, sha256_file
 from tasks.manifest import MANIFEST, verify_bundle
 from tasks.mlflow_client import TAG_LENGTH, experiment_id, or_none, unless_there
 
@@ -213,11 +213,7 @@ def keep_bundle(client: "Client", run_id: str, bundle: Path, documents: Sequence
 def fetch_bundle(client: "Client", found: Version, folder: Path) -> Path:
     """Download a version's bundle to `folder`, verified file by file against the digest the registry holds."""
     with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as temporary:
-        try:
-            got = Path(client.download_artifacts(found.run_id, "bundle", temporary))
-        except OSError as error:
-            told = f"the bundle of {found.student} version {found.version} cannot be fetched: {error}"
-            raise TryAgain(f"{told}: see whether the artifact store answers") from None
+        got = _download(client, found, "bundle", temporary)
         verify_bundle(got)
         if sha256_file(got / MANIFEST) != found.tags.get("bundle.sha256"):
             raise UserError(
@@ -227,6 +223,42 @@ def fetch_bundle(client: "Client", found: Version, folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         got.rename(folder)
     return folder
+
+
+def keep_student(client: "Client", run_id: str, folder: Path) -> None:
+    """Keep a student's record and float weights, from which others may begin, with the run that made it."""
+    for name in ("student.json", "weights.safetensors"):
+        client.log_artifact(run_id, str(folder / name), "student")
+
+
+def with_weights(client: "Client", sha256: str) -> list[Version]:
+    """The versions of any student that have these float weights, the latest first."""
+    found = client.search_model_versions(f"tags.`weights.sha256` = '{sha256}'", max_results=ALL_VERSIONS)
+    made = [Version.of(one) for one in found if one.name.startswith(STUDENT)]
+    return sorted(made, key=lambda one: one.version, reverse=True)
+
+
+def fetch_student(client: "Client", found: Version, folder: Path) -> Path | None:
+    """Download a version's student.json and weights below `folder`, verified; None if it was registered without."""
+    if not (found.run_id and client.list_artifacts(found.run_id, "student")):
+        return None
+    got = _download(client, found, "student", str(_made(folder)))
+    weights, wanted = got / "weights.safetensors", found.tags["weights.sha256"]
+    told = read_json(got / "student.json")["weights_sha256"]
+    if told != wanted or not weights.is_file() or sha256_file(weights) != wanted:
+        raise UserError(
+            f"the weights of {found.student} version {found.version} in MLflow are not the registered ones: "
+            "restore the artifact store, or begin with others (retrain.start, init)"
+        )
+    return got
+
+
+def _download(client: "Client", found: Version, what: str, folder: str) -> Path:
+    try:
+        return Path(client.download_artifacts(found.run_id, what, folder))
+    except OSError as error:
+        told = f"the {what} of {found.student} version {found.version} cannot be fetched: {error}"
+        raise TryAgain(f"{told}: see whether the artifact store answers") from None
 
 
 def _made(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -35,15 +35,20 @@ from tasks.registry import (
     find_run,
     follow,
     keep_bundle,
+    keep_student,
     note,
     read_log,
     read_state,
     record,
     register_student,
     version,
+    with_weights,
 )
 from tasks.stage import STUDENTS, WORK
 from tasks.teachers import pin_of, register_teacher
+
+if TYPE_CHECKING:
+    from tasks.mlflow_client import Client
 
 COMPARISON, DECISION, TABLE, TEACHER_DRIFT = "comparison.json", "decision.json", "gate.md", "teacher_drift.json"
 TIMED = {"max_p90_ms", "max_p90_over_champion"}  # the rules that a busy machine fails
@@ -185,15 +190,17 @@ def settle(job: Job, space: Path, folder: Path, judged: Judged, via: str) -> Out
     tags = _tags(job, space, judged) | {"git.commit": commit} | ({"branch": branch} if branch else {})
     with connected() as client:
         run_id = find_run(client, job.student, tags["bundle.sha256"])
-        bundle = space / STUDENTS / job.student / "bundle"
+        made_here = space / STUDENTS / job.student
         documents = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".md", ".png")]
-        keep_bundle(client, run_id, bundle, [space / "params.yaml", space / "dvc.lock", *documents])
+        keep_bundle(client, run_id, made_here / "bundle", [space / "params.yaml", space / "dvc.lock", *documents])
+        keep_student(client, run_id, made_here / "student")
         made = register_student(client, job.student, key=job.key, run_id=run_id, tags=tags, reason=decision.reason)
         about: dict[str, Any] = {"key": job.key, "version": made.version, "teacher": job.digest, "via": via}
         about |= {"pinned": job.pinned, "production": job.production}
         log = read_log(client, f"student.{job.student}")
         if not any(entry.kind == "registered" and entry.version == made.version for entry in log):
-            note(client, job.student, record("registered", f"{job.why}; gate: {decision.reason}", **about))
+            began = _began(client, job.student, tags["init"], judged.upon)
+            note(client, job.student, record("registered", f"{job.why}; {began}; gate: {decision.reason}", **about))
         if not decision.passed:
             note(client, job.student, record("refused", decision.reason, **about))
             return Outcome(student=job.student, kind="refused", reason=decision.reason, version=made.version)
@@ -235,6 +242,16 @@ def _message(job: Job, decision: Decision) -> str:
     return f"{job.student}: taught by {job.title}\n\n{job.why}. Gate: {decision.reason}.\nRetrain {job.key}."
 
 
+def _began(client: "Client", student: str, init: str, upon: StudentState) -> str:
+    """What a candidate's training began with, in words."""
+    if init == "scratch":
+        return "it began from scratch"
+    known = [one.version for one in with_weights(client, init) if one.student == student]
+    if not known:
+        return f"it began with the weights {init:.12}"
+    return f"it began with version {upon.champion if upon.champion in known else known[0]}"
+
+
 def _tags(job: Job, space: Path, judged: Judged) -> dict[str, str]:
     """What a registered student says of itself (mlflow/tags.yaml)."""
     manifest = space / STUDENTS / job.student / "bundle" / MANIFEST
@@ -252,6 +269,7 @@ def _tags(job: Job, space: Path, judged: Judged) -> dict[str, str]:
         "teacher.pin": json.dumps(job.teacher, sort_keys=True),
         "pairs.digest": digests.pairs,
         "weights.sha256": digests.weights,
+        "init": read_json(space / STUDENTS / job.student / "student" / "student.json")["init"],
         "bundle.sha256": sha256_file(manifest),
         "pinned": job.pinned,
         "production": job.production,

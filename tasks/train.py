@@ -1,6 +1,6 @@
 """Stage train: a student learns to imitate its teacher on the curated pairs.
 
-Reads data/students/NAME/pairs and the start weights in `init`; writes data/students/NAME/student
+Reads data/students/NAME/pairs and the start weights in `init` (tasks/starts.py); writes data/students/NAME/student
 (weights.safetensors, student.json, curve.jsonl). Where the block's `compress` says so, the trained student is then cut
 (models/compression.py) and trained again; where `quantise_aware` does, it is trained on with int8's rounding in it
 (models/quantise_aware.py). The curve goes on. Where `train.replay` names older pairs, a share of every batch is theirs,
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import models
 from models.errors import UserError
 from tasks.files import (
-    check_sha256,
     read_json,
     replacing_folder,
     sha256_bytes,
@@ -32,6 +31,7 @@ from tasks.helpers import beside
 from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.starts import find_weights
 from tasks.taught import batching, check_pairs, forgetting, left_of_replay, replays
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def train(params: Params, name: str, block: Student) -> None:
     """Train one student from its pairs, going on from a checkpoint of the same work if there is one."""
     log = work_folder(name) / "train.helpers.log"
     threads = max(1, params.train.threads // params.train.processes)
+    start_record(Path(block.init), block)  # weights that have to be fetched are there before the helpers ask
     with beside(params.train.processes, "tasks.train_helper", ["--student", name], log, threads=threads):
         taught = teach(params, name, block, threads)
     curve = [{"step": 0, **taught.before}, *taught.curve] if taught.before else taught.curve
@@ -161,7 +162,7 @@ def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":
 
 
 def start_record(folder: Path, block: Student) -> str:
-    """The sha256 of the weights a student starts from, or "scratch"; checked against the folder's record."""
+    """The sha256 of the weights a student starts from, or "scratch"; they are here and checked against their record."""
     record = read_json(folder / "student.json")
     if record.get("scratch"):
         return "scratch"
@@ -175,7 +176,7 @@ def start_record(folder: Path, block: Student) -> str:
             f"init: {folder} has another architecture or control than this student; use models/start/scratch or match "
             "it"
         )
-    check_sha256(folder / "weights.safetensors", record["weights_sha256"], "init")
+    find_weights(folder, record["weights_sha256"])
     return str(record["weights_sha256"])
 
 
@@ -195,10 +196,11 @@ def first(block: Student) -> tuple["nn.Module", dict[str, int]]:
     from models.students import build_student, load_student
 
     set_seed(block.train.seed)
-    record = read_json(Path(block.init) / "student.json")
+    folder = Path(block.init)
+    record = read_json(folder / "student.json")
     if record.get("scratch"):
         return build_student(block.architecture.model_dump(), block.pairs.size, block.control.by), {}
-    return load_student(Path(block.init)), record.get("ranks", {})
+    return load_student(folder, find_weights(folder, record["weights_sha256"])), record.get("ranks", {})
 
 
 def make_terms(block: Student, student: "nn.Module") -> "list[Term]":

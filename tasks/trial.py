@@ -23,7 +23,7 @@ def run_trial(student: str, profile: str, table: Path) -> Decision:
     job = job_for(base, student, teacher, f"trial of profile {profile}", of=f"profile {profile}")
     folder = papers(job)
     space = workspace.prepare(
-        student=student, key=job.key, base=job.base, teacher=job.teacher, profile=profile, inputs=None
+        student=student, key=job.key, base=job.base, teacher=job.teacher, profile=profile, inputs=None, start=None
     )
     try:
         workspace.understudy(space, "run", student, "--until", "curate")

@@ -51,7 +51,7 @@ def make(params: Params, name: str, block: Student) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     student = load_student(source)
-    ranks = compress(student, block) if block.compress.cuts else {}
+    ranks = record["ranks"] | (compress(student, block) if block.compress.cuts else {})
     recipe = make_recipe(params, block)
     trained, curve = learn(name, block, student, recovery_recipe(recipe, block), folder / "recover.safetensors")
     if block.quantise_aware.steps:

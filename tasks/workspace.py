@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from models.errors import TryAgain, UserError
 from models.files import TEMPORARY
 from models.teachers import answers_folder
 from tasks.carry import carry
-from tasks.files import write_bytes, write_text
+from tasks.files import read_json, write_bytes, write_json, write_text
 from tasks.git import commit_id, file_at, git, git_environment
 from tasks.params import NAME, Params, parse_params, parse_yaml
-from tasks.pin import FILE, apply_profile, set_pin
+from tasks.pin import FILE, apply_profile, set_init, set_pin
 from tasks.pipeline import STAGES, StageFailed, cache_folder, stop_group
 from tasks.stage import TRY_AGAIN, WORK, die_with_parent, locked
+from tasks.starts import RECORD, RECORDS
 
 WORKSPACES = WORK / "workspaces"
 LOCK = "dvc.lock"
@@ -35,12 +36,20 @@ AUTHOR = ("user.name=Understudy", "user.email=understudy@localhost")  # where gi
 
 
 def prepare(
-    *, student: str, key: str, base: str, teacher: Mapping[str, Any] | None, profile: str | None, inputs: Path | None
+    *,
+    student: str,
+    key: str,
+    base: str,
+    teacher: Mapping[str, Any] | None,
+    profile: str | None,
+    inputs: Path | None,
+    start: Mapping[str, Any] | None,
 ) -> Path:
     """The workspace for one retrain of one student, made or found as an earlier run left it; an absolute path.
 
     `key` is a hex digest of what the retrain is about, `base` a commit. `teacher` and `profile` go into the
-    workspace's params.yaml; `inputs` is a folder of recent pictures that the student is to learn from too.
+    workspace's params.yaml; `inputs` is a folder of recent pictures that the student is to learn from too; `start` is
+    the record of the weights to begin with instead of those of `init` (tasks/starts.py).
     """
     if not NAME.fullmatch(student) or len(key) < 8 or set(key) - set("0123456789abcdef"):
         raise UserError(f"no workspace for student {student!r} and key {key!r}: names are plain, keys hex digests")
@@ -58,7 +67,9 @@ def prepare(
                 remove(folder)
                 _check_out(folder, commit)
             write_text(_record(folder), commit)
-        params = _set_params(folder, commit, student, teacher, profile)
+        _set_start(folder, commit, RECORDS / student / RECORD, start)
+        init = (RECORDS / student).as_posix() if start else ""
+        params = _set_params(folder, commit, student, teacher, profile, init)
         carry(folder, params, student, inputs)
     return folder
 
@@ -87,13 +98,26 @@ def _check_out(folder: Path, commit: str) -> None:
     git("worktree", "move", str(temporary), str(folder))
 
 
+def _set_start(folder: Path, commit: str, path: Path, start: Mapping[str, Any] | None) -> None:
+    """Write the record of the start's weights, or put what the commit has in its place."""
+    if start:
+        if not (folder / path).is_file() or read_json(folder / path) != start:
+            write_json(folder / path, start)
+        return
+    (folder / path).unlink(missing_ok=True)
+    with suppress(UserError):  # the commit has none
+        write_text(folder / path, file_at(commit, path.as_posix()))
+
+
 def _set_params(
-    folder: Path, commit: str, student: str, teacher: Mapping[str, Any] | None, profile: str | None
+    folder: Path, commit: str, student: str, teacher: Mapping[str, Any] | None, profile: str | None, init: str
 ) -> Params:
-    """Write params.yaml as it is at the commit, with the pin and the profile; the same bytes are not written again."""
+    """Write params.yaml as it is at the commit, with pin, init and profile; the same bytes are not written again."""
     text = file_at(commit, FILE)
     if teacher is not None:
         text = set_pin(text, student, teacher)
+    if init:
+        text = set_init(text, student, init)
     raw = parse_yaml(text)
     if profile is not None:
         raw = apply_profile(raw, student, profile)
@@ -169,9 +193,10 @@ def _failure(code: int, last: str) -> UserError:
 
 
 def commit(folder: Path, *, branch: str, message: str) -> str:
-    """Commit the workspace's params.yaml and dvc.lock on top of its base, as `branch`; returns the commit's id.
+    """Commit the workspace's params.yaml, dvc.lock and start on top of its base, as `branch`; returns the commit's id.
 
-    Nothing else goes in, and the same content makes no second commit. The workspace's own HEAD stays at the base.
+    The start is what lies in models/start/champions. Nothing else goes in, and the same content makes no second
+    commit. The workspace's own HEAD stays at the base.
     """
     _check_branch(branch)
     base = commit_id("HEAD", folder)
@@ -199,12 +224,26 @@ def _check_branch(branch: str) -> None:
 
 
 def _tree(folder: Path, base: str) -> str:
-    """The id of the base's tree with this workspace's params.yaml and dvc.lock in it; no index is touched."""
-    entries = {line.partition("\t")[2]: line for line in git("ls-tree", "-z", base, cwd=folder).split("\0") if line}
+    """The id of the base's tree with this workspace's own files in it; no index is touched."""
     for name in (FILE, LOCK):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: nothing to commit before the stages have run")
-        blob = git("hash-object", "-w", "--", name, cwd=folder)
+    starts = [path.relative_to(folder) for path in sorted((folder / RECORDS).glob(f"*/{RECORD}"))]
+    tree = base
+    for path in (Path(FILE), Path(LOCK), *starts):
+        tree = _with_file(folder, tree, path.parts, git("hash-object", "-w", "--", path.as_posix(), cwd=folder))
+    return tree
+
+
+def _with_file(folder: Path, tree: str, parts: Sequence[str], blob: str) -> str:
+    """The id of a tree ("" is an empty one) with a file at this path in it."""
+    listed = git("ls-tree", "-z", tree, cwd=folder) if tree else ""
+    entries = {line.partition("\t")[2]: line for line in listed.split("\0") if line}
+    name, *below = parts
+    if below:
+        known = entries[name].split()[2] if name in entries else ""
+        entries[name] = f"040000 tree {_with_file(folder, known, below, blob)}\t{name}"
+    else:
         entries[name] = f"100644 blob {blob}\t{name}"
     return git("mktree", "-z", cwd=folder, stdin="".join(f"{entry}\0" for entry in entries.values()))
 

@@ -10,7 +10,7 @@ import yaml
 
 from models.errors import UserError
 from tasks.params import load_params, parse_params
-from tasks.pin import apply_profile, changed_pins, params_at, set_pin
+from tasks.pin import apply_profile, changed_pins, params_at, set_init, set_pin
 
 NEW = {"kind": "painter", "name": "Öl-Maler, neu: #2", "version": 2, "style": "sketch"}
 PART = {"teacher": {"kind": "painter", "name": "a", "version": 1, "style": "oil"}, "weight": 0.5}
@@ -40,6 +40,14 @@ def test_one_line_of_the_shipped_file_changes(shipped: str, student: str, teache
     assert set_pin(new, student, teacher) == new
     before = load_params_of(text).student(student).teacher.model_dump()
     assert load_params_of(set_pin(new, student, before)) == load_params_of(text)
+
+
+def test_another_start_changes_one_line_too(shipped: str) -> None:
+    new = set_init(shipped, "sketch", "models/start/champions/sketch")
+    assert lines_changed(shipped, new) == ["    init: models/start/champions/sketch"]
+    assert load_params_of(new).student("sketch").init == "models/start/champions/sketch"
+    assert load_params_of(new).student("oil") == load_params_of(shipped).student("oil")
+    assert set_init(new, "sketch", "models/start/champions/sketch") == new
 
 
 def load_params_of(text: str) -> Any:

@@ -1,5 +1,6 @@
 """A teacher's upgrade from the pin to the champion: accepted, refused, rolled back, approved by a person."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -68,7 +69,14 @@ def test_an_upgrade_is_promoted_and_can_be_rolled_back(toy: Path) -> None:
     assert (tags["teacher.version"], tags["gate"], tags["previous_champion"]) == ("2", "passed", "1")
     assert tags["gate.reason"] == "every rule is met"
     assert git("rev-parse", branch) == tags["git.commit"] and git("rev-parse", f"{branch}^") == base
-    assert set(git("diff", "--name-only", base, branch).splitlines()) <= {"params.yaml", "dvc.lock"}
+    own = "models/start/champions/oil/student.json"
+    assert set(git("diff", "--name-only", base, branch).splitlines()) == {"params.yaml", "dvc.lock", own}
+    assert "it begins with the champion, version 1" in told
+    with connected() as client:
+        assert tags["init"] == version(client, "oil", 1).tags["weights.sha256"]
+    assert json.loads(git("show", f"{branch}:{own}"))["weights_sha256"] == tags["init"]
+    reasons = [entry.reason for entry in log() if entry.kind == "registered"]
+    assert [reason.split("; ")[1] for reason in reasons] == ["it began from scratch", "it began with version 1"]
     lock = git("show", f"{branch}:dvc.lock")
     assert "generate@oil" in yaml.safe_load(lock)["stages"]
 
@@ -84,6 +92,31 @@ def test_an_upgrade_is_promoted_and_can_be_rolled_back(toy: Path) -> None:
     assert "version 1" in understudy("status").partition("champion")[2].splitlines()[0]
     assert kinds() == [*["started", "registered", "promoted"] * 2, "rolled-back"]
     assert "nothing to roll back to" in understudy("rollback", "oil", code=1)
+
+
+@pytest.mark.slow  # two retrains
+def test_after_a_merge_the_next_begins_with_the_next_champion(toy: Path) -> None:
+    bump(toy, 2)
+    understudy("retrain")
+    git("merge", "--quiet", *git("branch", "--list", "--format=%(refname:short)", "retrain/*").split())
+    assert "up to date" in understudy("retrain")
+    # The merged branch is reproduced by whoever reaches the registry.
+    for folder in ("data/.work/starts", "data/students/oil", ".dvc/cache"):
+        shutil.rmtree(folder)
+    understudy("run", "oil", "--until", "train")
+    assert [path.stem for path in Path("data/.work/starts").iterdir()] == [begun(2)]
+    assert json.loads(Path("data/students/oil/student/student.json").read_text())["init"] == begun(2)
+    bump(toy, 3)
+    assert "it begins with the champion, version 2" in understudy("retrain")
+    with connected() as client:
+        assert begun(3) == version(client, "oil", 2).tags["weights.sha256"]
+    assert state().champion == 3
+
+
+def begun(number: int) -> str:
+    """The sha256 of the weights a version began with."""
+    with connected() as client:
+        return version(client, "oil", number).tags["init"]
 
 
 @pytest.mark.parametrize(

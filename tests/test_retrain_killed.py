@@ -12,7 +12,8 @@ from processes import gone, wait_until
 from retrain_toy import bump, command, configured_server, first_champion, kinds, log, state, understudy
 
 from tasks.audit import LogRecord
-from tasks.registry import STUDENT
+from tasks.mlflow_client import connected
+from tasks.registry import STUDENT, version
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]  # several whole retrains
 WORK = Path("data/.work")
@@ -96,6 +97,8 @@ def test_killed_in_every_step_it_ends_with_the_right_champion(toy: Path) -> None
     assert (state().champion, state().history) == (2, (1,))
     assert kinds().count("started") == 2 and kinds().count("registered") == 2 and kinds().count("promoted") == 2
     assert "retrain/oil/oil-painter-v2" in git("branch", "--list")
+    with connected() as client:
+        assert version(client, "oil", 2).tags["init"] == version(client, "oil", 1).tags["weights.sha256"]
     assert "retraining" in told or "up to date" in told
     assert "up to date" in understudy("retrain")
 
@@ -150,8 +153,6 @@ def counted(moves: list[LogRecord]) -> list[LogRecord]:
 
 
 def test_the_log_is_a_registered_model_of_its_own(toy: Path) -> None:
-    from tasks.mlflow_client import connected
-
     with connected() as client:
         names = {model.name for model in client.search_registered_models()}
     assert names == {f"{STUDENT}oil", f"log.{STUDENT}oil", "teacher.oil-painter"}

@@ -1,5 +1,6 @@
 """Variants of a trained student: which are best, and a whole run at its smallest."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import yaml
 from test_train import write_repository
 
 from models.errors import UserError
+from models.students import load_student
 from tasks.files import read_json, read_jsonl
-from tasks.params import load_params
+from tasks.params import Compress, load_params
 from tasks.pareto import front
-from tasks.train import train
+from tasks.train import publish, train
+from tasks.variants import make as make_variant
 from tasks.variants import named, variants
 
 OUT = Path("data/students/oil/variants")
@@ -54,6 +57,33 @@ def test_none_are_made_where_none_are_asked_for(
     make()
     assert [path.name for path in OUT.iterdir()] == ["variants.json"]
     assert read_json(OUT / "variants.json") == {"student": "oil", "steps": 0, "rows": []}
+
+
+def test_a_student_that_began_factorised_stays_so(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_repository(tmp_path, repository, steps=2)
+    monkeypatch.chdir(tmp_path)
+    student = Path("data/students/oil/student")
+    change_block(compress={"low_rank": 0.5, "recovery_steps": 1})
+    train(load_params(), "oil", load_params().student("oil"))
+    shutil.copytree(student, "small")
+    ranks = read_json(student / "student.json")["ranks"]
+    assert ranks
+    block = load_params().student("oil")
+    whole = Compress(prune=0.0, low_rank=1.0, recovery_steps=1, recovery_rate=0.3)
+    block = block.model_copy(update={"init": "small", "compress": whole})
+    train(load_params(), "oil", block)
+    assert read_json(student / "student.json")["ranks"] == ranks
+
+    def only_published(folder: Path, _pairs: Path, _params: Any, trained: Any, record: Any, curve: Any) -> None:
+        publish(folder / "student", trained, record, curve)
+
+    monkeypatch.setattr("tasks.variants.finish", only_published)  # the export takes half a minute
+    for compress in (whole, whole.model_copy(update={"prune": 0.5})):
+        made = make_variant(load_params(), "oil", block.model_copy(update={"compress": compress}))
+        assert read_json(made / "student/student.json")["ranks"] == ranks
+        load_student(made / "student")
 
 
 def change_block(**changes: Any) -> None:

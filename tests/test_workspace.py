@@ -21,10 +21,14 @@ from models.errors import TryAgain, UserError
 from models.teachers.folders import folder_sha256
 from tasks import carry
 from tasks.files import sha256_file
+from tasks.pin import set_init
 from tasks.pipeline import StageFailed, cache_folder
+from tasks.starts import kept_weights
 from tasks.workspace import commit, drop_branch, environment, prepare, remove, run, understudy
 
 KEY = "0123456789abcdef"
+START = {"architecture": {}, "size": 64, "compress": {}, "ranks": {}, "weights_sha256": "a" * 64}
+OWN = Path("models/start/champions/oil/student.json")
 NEW = {"kind": "painter", "name": "oil-painter", "version": 2, "style": "oil"}
 CHILD = """
     import os, signal, sys
@@ -55,8 +59,8 @@ def repo(toy: Path) -> Path:
 
 
 def ready(**changed: Any) -> Path:
-    wanted = {"student": "oil", "key": KEY, "base": "HEAD", "teacher": None, "profile": None, "inputs": None}
-    return prepare(**(wanted | changed))
+    nothing = dict.fromkeys(("teacher", "profile", "inputs", "start"))
+    return prepare(**({"student": "oil", "key": KEY, "base": "HEAD"} | nothing | changed))
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -109,6 +113,50 @@ def test_found_again_nothing_is_written(repo: Path) -> None:
     assert (space / "seed").read_text() == "2"
     assert (space / "data" / "students" / "begun").exists()
     assert params_of(space)["students"]["oil"]["train"]["steps"] != block["train"]["steps"]
+
+
+def test_a_start_is_a_record_in_the_workspace_with_its_weights(repo: Path) -> None:
+    params = (repo / "params.yaml").read_text()
+    profiles, block = params.split("students:\n")
+    text = f"{profiles}students:\n" + block.replace("    init: start\n", "    init: start  # to begin with\n")
+    assert text != params
+    (repo / "params.yaml").write_text(text)
+    git("commit", "--quiet", "-am", "a comment")
+    weights = kept_weights(START["weights_sha256"])
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights")
+    before = state_of(repo)
+    space = ready(start=START)
+    new = text.replace("    init: start  #", "    init: models/start/champions/oil  #")
+    assert (space / "params.yaml").read_text() == new
+    assert json.loads((space / OWN).read_text()) == START
+    assert (space / weights).samefile(weights)
+    made = files_of(space)
+    assert ready(start=START) == space
+    assert files_of(space) == made
+    # Another champion is another start; and none gives the block its init back.
+    other = START | {"weights_sha256": "b" * 64}
+    ready(start=other)
+    assert json.loads((space / OWN).read_text()) == other
+    ready()
+    assert (space / "params.yaml").read_text() == text and not (space / OWN).exists()
+    assert state_of(repo) == before
+    remove(space)
+
+
+def test_a_start_that_the_base_has_is_replaced_and_put_back(repo: Path) -> None:
+    merged = START | {"weights_sha256": "b" * 64}
+    (repo / OWN).parent.mkdir(parents=True)
+    (repo / OWN).write_text(json.dumps(merged))
+    params = set_init((repo / "params.yaml").read_text(), "oil", OWN.parent.as_posix())
+    (repo / "params.yaml").write_text(params)
+    git("add", OWN.as_posix())
+    git("commit", "--quiet", "-am", "merged")
+    space = ready(start=START)
+    assert json.loads((space / OWN).read_text()) == START
+    ready()
+    assert git("status", "--porcelain", cwd=space) == ""
+    assert json.loads((space / OWN).read_text()) == merged
 
 
 def test_videos_in_a_folder_of_their_own_come_along(repo: Path) -> None:
@@ -267,7 +315,7 @@ PREPARE = """
         workspace.git = lambda *args, **more: die() if args[1] == "move" else real(*args, **more)
     elif sys.argv[1]:
         setattr(workspace, sys.argv[1], die)
-    workspace.prepare(student="oil", key="{key}", base="HEAD", teacher=None, profile=None, inputs=None)
+    workspace.prepare(student="oil", key="{key}", base="HEAD", teacher=None, profile=None, inputs=None, start=None)
 """
 
 
@@ -275,7 +323,7 @@ def preparing(step: str) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(PREPARE).format(key=KEY), step]
 
 
-@pytest.mark.parametrize("step", ["cache_folder", "move", "write_text", "_set_params", "carry"])
+@pytest.mark.parametrize("step", ["cache_folder", "move", "write_text", "_set_start", "_set_params", "carry"])
 def test_a_kill_in_the_middle_of_making_it(repo: Path, step: str) -> None:
     before = state_of(repo)
     killed = subprocess.run(preparing(step), capture_output=True, text=True, timeout=60, check=False)
@@ -427,6 +475,29 @@ def test_a_commit_holds_two_files_and_is_made_once(repo: Path, monkeypatch: pyte
     drop_branch(branch)
     drop_branch(branch)
     assert state_of(repo) == before
+
+
+def test_a_commit_holds_the_start_too_and_nothing_else(repo: Path) -> None:
+    for path in ("models/start/other/student.json", "models/code.py"):
+        (repo / path).parent.mkdir(parents=True, exist_ok=True)
+        (repo / path).write_text("{}")
+        git("add", path)
+    git("commit", "--quiet", "-m", "models")
+    space = ready(start=START)
+    (space / "dvc.lock").write_text("{}")
+    (space / OWN.parent / "weights.safetensors").write_text("not for git")
+    branch = "retrain/oil/x"
+    made = commit(space, branch=branch, message="x")
+    changed = git("diff", "--name-status", f"main..{made}").split()
+    assert changed == ["A", "dvc.lock", "A", OWN.as_posix(), "M", "params.yaml"]
+    assert json.loads(git("show", f"{branch}:{OWN}")) == START
+    git("fsck", "--strict")
+    # Merged, the next one of the same student changes that file.
+    git("merge", "--quiet", branch)
+    space = ready(start=START | {"weights_sha256": "b" * 64})
+    (space / "dvc.lock").write_text("{}")
+    made = commit(space, branch="retrain/oil/y", message="y")
+    assert git("diff", "--name-status", f"main..{made}").split() == ["M", OWN.as_posix()]
 
 
 def test_only_branches_of_retrains_are_touched(repo: Path) -> None:

@@ -25,6 +25,7 @@ from models.teachers.digests import teacher_digest
 from tasks.files import sha256_file, write_json, write_jsonl
 from tasks.pipeline import STAGES
 from tasks.stage import STUDENTS, _run, guarded
+from tasks.starts import RECORD, find_weights
 
 INPUTS = Path("data/inputs")
 STUDENT = "oil"
@@ -65,6 +66,7 @@ def make_repository(root: Path, source: Path) -> Path:
     params["students"] = {STUDENT: params["students"][STUDENT] | {"init": "start"}}
     params["students"][STUDENT]["gate"] |= {"max_p90_over_champion": 1000.0}  # microseconds: the ratio means nothing
     params["students"][STUDENT]["train"]["replay"]["pairs"] = "start"
+    params["profiles"]["small"] |= {"init": "start"}
     params["benchmark"] |= {"warmup": 1, "runs": 3, "frames": 0}
     (toy / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copy(__file__, toy / "toy_pipeline.py")
@@ -84,10 +86,11 @@ def make_repository(root: Path, source: Path) -> Path:
         if stage == "exportability":  # hangs on no other stage, as in dvc.yaml
             entry["deps"] = ["toy_pipeline.py"]
         elif stage == "train":
-            entry["deps"] = [*before, f"data/students/{STUDENT}/exportability"]
+            entry["deps"] = [*before, f"data/students/{STUDENT}/exportability", "${item.init}"]
         if stage == "generate":
             entry["params"] = [f"students.{STUDENT}.teacher"]
-        stages[stage] = entry if stage == "ingest" else {"foreach": {STUDENT: 1}, "do": entry}
+        students: Any = "${students}" if stage == "train" else {STUDENT: 1}
+        stages[stage] = entry if stage == "ingest" else {"foreach": students, "do": entry}
         # Variants and video say the same of every student here: what comes after hangs on the benchmark too.
         before = before if stage == "exportability" else [*before, out] if stage in ("variants", "video") else [out]
     (toy / "seed").write_text("1")
@@ -126,11 +129,7 @@ def write(stage: str, out: Path) -> None:
     elif stage == "curate":
         write_pairs(out, seed, block)
     elif stage == "train":
-        pairs = json.loads((folder / "pairs" / "pairs.json").read_text())
-        (out / "weights.safetensors").write_text(f"weights {seed}")
-        record = {"weights_sha256": sha256_file(out / "weights.safetensors"), "pairs": pairs["digest"]}
-        more = {"teacher": pairs["teacher"], "init": "scratch", "parameters": 10, "val": {"l1": 0.1}, "final": {}}
-        write_json(out / "student.json", record | more)
+        write_student(out, seed, json.loads((folder / "pairs" / "pairs.json").read_text()))
         curve = [{"step": step, "loss": 1 / (step + 1), "losses": {"pixel": 0.5}} for step in range(5)]
         write_jsonl(out / "curve.jsonl", [*curve, {"step": 4, "val_l1": 0.1}])
     elif stage == "quantise":
@@ -157,6 +156,20 @@ def write(stage: str, out: Path) -> None:
         (out / "index.html").write_text(f"<title>{seed}</title>")
     elif stage == "bundle":
         write_bundle(folder, out)
+
+
+def write_student(out: Path, seed: str, pairs: dict[str, Any]) -> None:
+    """Weights and record; a start that is a record has to have its weights, as in tasks/train.py."""
+    block = yaml.safe_load(Path("params.yaml").read_text())["students"][STUDENT]
+    start, init = Path(block["init"]), "scratch"
+    if (start / RECORD).exists():
+        init = json.loads((start / RECORD).read_text())["weights_sha256"]
+        assert sha256_file(find_weights(start, init)) == init
+    (out / "weights.safetensors").write_text(f"weights {seed} {pairs['digest']} {init}")
+    record = {"weights_sha256": sha256_file(out / "weights.safetensors"), "pairs": pairs["digest"], "init": init}
+    record |= {"teacher": pairs["teacher"], "architecture": block["architecture"], "size": SIZE, "ranks": {}}
+    record |= {"compress": block["compress"], "parameters": 10, "val": {"l1": 0.1}, "final": {}}
+    write_json(out / RECORD, record)
 
 
 def made_for(folder: Path) -> dict[str, str]:
