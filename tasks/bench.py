@@ -31,7 +31,7 @@ RESULT = Path("data/bench.json")
 NO_OP_RUNS = 3
 TIMEOUT_S = 300
 
-TRAINING = ("training speed over the reference's", 3.0, "ratio")
+TRAINING = ("training speed over the reference's", 4.0, "ratio")
 DATA_WAIT = ("data wait in a training step", 0.03, "share")
 NO_OP = ("no-op make run over no-op dvc repro", 1.5, "ratio")
 TEACHERS = 1.5  # pairs per second over the plain loop's, of each local teacher
@@ -44,7 +44,7 @@ def training(params: Params, name: str, block: Student, work: Path) -> list[Line
     from tasks.bench_training import compare
 
     say("training steps of the default student and of the reference, in turn")
-    found = compare(block, STUDENTS / name / "pairs", work, threads=params.train.threads)
+    found = compare(name, block, STUDENTS / name / "pairs", work, params.train)
     note = f"{found.ours_per_s:.1f} over {found.reference_per_s:.1f} samples/s, {found.data}"
     speed = found.ours_per_s / found.reference_per_s
     wait = f"{1000 * found.wait_s:.2f} ms of a step of {1000 * found.step_s:.0f} ms"

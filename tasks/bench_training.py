@@ -2,11 +2,15 @@
 
 The plain loop is what one writes first: a DataLoader that decodes a pair of PNGs for every sample, the
 reference UNet in contiguous memory, Adam, and the same losses. Ours is models/training.py with the student's own
-settings, which also keeps an average of the weights.
+settings, which also keeps an average of the weights, in as many processes as `train.processes` says; each helper runs
+`python -m tasks.bench_training --student NAME --pairs FOLDER`.
 """
 
+import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.bench_device import REFERENCE
-from tasks.params import Student
+from tasks.helpers import beside
+from tasks.params import Student, TrainShared, load_params
+from tasks.stage import die_with_parent
 from tasks.taught import batching
 
 Pictures = npt.NDArray[np.uint8]
@@ -34,22 +40,30 @@ class Found:
     data: str
 
 
-def compare(block: Student, pairs: Path, work: Path, *, threads: int) -> Found:
+def compare(name: str, block: Student, pairs: Path, work: Path, shared: TrainShared) -> Found:
     """Time both loops in blocks of a few steps; `pairs` are used if made, else crops of photographs."""
+    import torch
+
     inputs, targets, data = open_or_make(pairs, block.pairs.size)
-    ours = our_step(block, inputs, targets)
-    plain = plain_step(block, inputs, targets, work)
-    for _ in range(WARMUP):
-        ours()
-        plain()
+    threads, each = shared.threads, max(1, shared.threads // shared.processes)
     our_times: list[tuple[float, float]] = []
     plain_s: list[float] = []
-    for _ in range(BLOCKS):
-        our_times += [ours() for _ in range(STEPS)]
-        plain_s += [timed(plain) for _ in range(STEPS)]
+    arguments = ["--student", name, "--pairs", str(pairs)]
+    with (
+        beside(shared.processes, "tasks.bench_training", arguments, work / "helpers.log", threads=each),
+        our_step(block, inputs, targets) as ours,
+    ):
+        plain = plain_step(block, inputs, targets, work)
+        for number in range(BLOCKS + 1):
+            steps = STEPS if number else WARMUP
+            torch.set_num_threads(each)
+            our_times += [ours() for _ in range(steps)]
+            torch.set_num_threads(threads)
+            plain_s += [timed(plain) for _ in range(steps)]
+    our_times, plain_s = our_times[WARMUP:], plain_s[WARMUP:]
     wait_s, step_s = (float(np.median(column)) for column in zip(*our_times, strict=True))
     batch = block.train.batch_size
-    note = f"{data}, {threads} threads, median of {BLOCKS} blocks of {STEPS} steps"
+    note = f"{data}, {shared.processes} processes, {threads} threads, median of {BLOCKS} blocks of {STEPS} steps"
     per_s = {"ours_per_s": batch / step_s, "reference_per_s": batch / float(np.median(plain_s))}
     return Found(**per_s, step_s=step_s, wait_s=wait_s, data=note)
 
@@ -69,13 +83,14 @@ def open_or_make(pairs: Path, size: int) -> tuple[Pictures, Pictures, str]:
     return inputs, 255 - inputs, "crops of a photograph (no pairs are made yet)"
 
 
-def our_step(block: Student, inputs: Pictures, targets: Pictures) -> Callable[[], tuple[float, float]]:
-    """A step of models/training.py; each call returns seconds waited for data and seconds in all."""
+@contextmanager
+def our_step(block: Student, inputs: Pictures, targets: Pictures) -> Iterator[Callable[[], tuple[float, float]]]:
+    """While open, a step of models/training.py; each call returns seconds waited for data and seconds in all."""
     from accelerate import Accelerator
 
     from models.batches import Batches
     from models.students import build_student
-    from models.training import Recipe, begin, train_step
+    from models.training import Recipe, ahead, begin, train_step
     from tasks.train import make_terms
 
     settings = block.train
@@ -85,16 +100,17 @@ def our_step(block: Student, inputs: Pictures, targets: Pictures) -> Callable[[]
     student = build_student(block.architecture.model_dump(), block.pairs.size)
     training = begin(student, recipe, make_terms(block, student))
     training.student.train()
-    batches = Batches(inputs, targets, **batching(block))
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    with ahead(Batches(inputs, targets, **batching(block)), 0, mine) as following:
 
-    def step() -> tuple[float, float]:
-        started = time.perf_counter()
-        batch = batches.batch(training.step)
-        waited = time.perf_counter() - started
-        train_step(training, batch, recipe, accelerator)
-        return waited, time.perf_counter() - started
+        def step() -> tuple[float, float]:
+            started = time.perf_counter()
+            batch = next(following)
+            waited = time.perf_counter() - started
+            train_step(training, batch, recipe, accelerator)
+            return waited, time.perf_counter() - started
 
-    return step
+        yield step
 
 
 def plain_step(block: Student, inputs: Pictures, targets: Pictures, work: Path) -> Callable[[], None]:
@@ -161,3 +177,24 @@ def timed(step: Callable[[], None]) -> float:
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
+
+
+def help_out(name: str, pairs: Path) -> None:
+    """What a helper process does: its part of as many steps of ours as `compare` takes."""
+    from models.torch_setup import prepare_torch
+
+    die_with_parent()
+    prepare_torch(int(os.environ["OMP_NUM_THREADS"]))
+    block = load_params().student(name)
+    inputs, targets, _ = open_or_make(pairs, block.pairs.size)
+    with our_step(block, inputs, targets) as step:
+        for _ in range(WARMUP + BLOCKS * STEPS):
+            step()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tasks.bench_training")
+    parser.add_argument("--student", required=True)
+    parser.add_argument("--pairs", type=Path, required=True)
+    asked = parser.parse_args()
+    help_out(asked.student, asked.pairs)

@@ -25,8 +25,8 @@ BROWSER_RUNTIME = "tasks/browser/node_modules/onnxruntime-web/dist"
 def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> None:
     """Bring into the workspace `folder` what lies here beside git, and take from it what has gone here.
 
-    Files below ingest.folder, video.clips, the student's init and the pairs it replays, weights that init's record names
-    and that are kept elsewhere, and what the teacher is read from, checked against its sha256.
+    Files below ingest.folder, video.clips, the student's init and the pairs it replays, weights that init's record
+    names and that are kept elsewhere, and what the teacher is read from, checked against its sha256.
     `inputs` are recent pictures: they come to lie in a folder of their own below ingest.folder.
     """
     block = params.student(student)
