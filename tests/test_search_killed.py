@@ -55,11 +55,11 @@ def outcome() -> list[Any]:
 @pytest.mark.timeout(1800)
 @pytest.mark.slow  # each new architecture is converted twice: some minutes
 def test_killed_in_the_middle_of_a_trial_and_run_again_gives_the_same(here: Path) -> None:
-    whole = run("--trials", "4")
+    whole = run("--trials", "3")
     assert whole.returncode == 0, whole.stderr
     expected = outcome()
     states = [row["state"] for row in expected]
-    assert states[0] == "finished" and len(states) == 4
+    assert states[0] == "finished" and len(states) == 3
     for folder in (OUT, Path("data/.work"), Path("mlflow")):
         shutil.rmtree(here / folder)
 
@@ -69,12 +69,12 @@ def test_killed_in_the_middle_of_a_trial_and_run_again_gives_the_same(here: Path
     # In its first trial, when that has a checkpoint; then when that has ended and another goes on.
     moments = (lambda: there("*.safetensors"), lambda: there("trial-0.npy") and not there("*.safetensors"))
     for moment in moments:
-        process = subprocess.Popen(command("--trials", "4"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command("--trials", "3"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_until(moment, timeout_s=400)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not OUT.exists()
-    again = run("--trials", "4")
+    again = run("--trials", "3")
     assert again.returncode == 0, again.stderr
     assert outcome() == expected
     assert "search: trial 0" not in again.stderr  # it had ended
