@@ -1,4 +1,5 @@
-"""Sections of a student's block set in the text of a params.yaml, everything else as it was, comments too.
+"""Sections of a student's block set in the text of a params.yaml, everything else as it was, comments too; those within
+a section go with what it held.
 
 A section that is shared (an anchor, as `&train`) is changed for this student alone: another's `*train` then holds what
 was there.

@@ -81,7 +81,8 @@ def with_a_second_student(toy: Path) -> None:
             text = json.dumps(entry["do"])
             for old in ("students/oil", f"{name} oil", "--student oil"):
                 text = text.replace(old, old.replace("oil", "${key}"))
-            stages[name] = {"foreach": {"oil": 1, "sketch": 1}, "do": json.loads(text)}
+            students = entry["foreach"] if "${item" in text else {"oil": 1, "sketch": 1}
+            stages[name] = {"foreach": students, "do": json.loads(text)}
     (toy / "dvc.yaml").write_text(json.dumps({"stages": stages}))
 
 

@@ -71,7 +71,9 @@ def test_a_scheduled_run_executes(
     (artifact,) = server.post("/artifacts/filter", json=of_run).json()
     assert artifact["key"] == "headline-oil"
     assert "explained effect 0.70" in artifact["data"]
-    assert (folder / "data" / "students" / "oil" / "student" / "weights.safetensors").read_text() == "weights 7"
+    assert (
+        (folder / "data" / "students" / "oil" / "student" / "weights.safetensors").read_text().startswith("weights 7 ")
+    )
 
 
 def test_the_stages_are_tasks_in_order() -> None:

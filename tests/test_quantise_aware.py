@@ -236,7 +236,7 @@ def test_killed_and_run_again_it_writes_the_same_bytes(here: Path, monkeypatch: 
 
     whole = run_with(steps=6)
     assert [line["step"] for line in read_jsonl(STUDENT / "curve.jsonl") if "val_l1" in line] == [10, 20, 30, 36]
-    assert read_json(STUDENT / "student.json")["quantise_aware"] == {"steps": 6, "rate": 0.3, "weight": 1000.0}
+    assert read_json(STUDENT / "student.json")["quantise_aware"] == {"steps": 6, "rate": 0.1, "weight": 1000.0}
     load_student(STUDENT)
 
     [checkpoint] = here.glob("data/.work/oil/round-*")

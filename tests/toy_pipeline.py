@@ -60,6 +60,7 @@ def make_repository(root: Path, source: Path) -> Path:
     (toy / ".dvc").mkdir(parents=True)
     (toy / "data" / "sources").mkdir(parents=True)
     (toy / "start").mkdir()
+    (toy / "start" / ".keep").touch()  # before it is a dependency: git keeps no empty folder
     (toy / "mlflow").mkdir()
     (toy / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     params = yaml.safe_load((source / "params.yaml").read_text())
