@@ -6,7 +6,6 @@ picture as hard as the other losses do, times `weight`, whatever the scale of ei
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,10 +90,9 @@ class Adversarial(Term):
 
 def adaptive(look: Look, value: Tensor) -> float:
     """Of the gradients that the parts before and `value` leave on the student's output, the ratio of the norms."""
-    before: Any = [part for part in look.parts.values() if part.weight and part.value.requires_grad]
+    before = {name: part for name, part in look.parts.items() if part.weight and part.value.requires_grad}
     if not before:
         return 1.0
-    sums = total({str(number): part for number, part in enumerate(before)})
-    (theirs,) = torch.autograd.grad(sums, look.output, retain_graph=True)
+    (theirs,) = torch.autograd.grad(total(before), look.output, retain_graph=True)
     (ours,) = torch.autograd.grad(value, look.output, retain_graph=True)
     return min(float(theirs.norm() / (ours.norm() + 1e-6)), MAX_ADAPTIVE)

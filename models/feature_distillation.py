@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.errors import UserError
-from models.terms import Look, Part, Term, find_module
+from models.terms import Look, Part, Term, inner_outputs
 
 Inner = Callable[[Tensor], list[Tensor]]  # (B,3,H,W) in [0,1] -> what the teacher's modules give, (B,C,h,w) each
 
@@ -67,18 +67,10 @@ class FeatureDistillation(Term):
 
 def probe_student(student: nn.Module, paths: Sequence[str], picture: Tensor) -> list[Tensor]:
     """What modules of the student give for a picture, in the order of `paths`; its statistics stay as they are."""
-    found: dict[str, Tensor] = {}
-
-    def keep(path: str) -> Callable[..., None]:
-        return lambda module, taken, given: found.update({path: given[-1] if isinstance(given, list) else given})
-
-    handles = [find_module(student, path).register_forward_hook(keep(path)) for path in dict.fromkeys(paths)]
     trains = student.training
-    with torch.no_grad():
+    with torch.no_grad(), inner_outputs(student, paths) as found:
         student.eval()(picture)
     student.train(trains)
-    for handle in handles:
-        handle.remove()
     for path in paths:
         if path not in found or found[path].ndim != 4:
             raise UserError(f"train.features: {path!r} of the student gives no features (B,C,h,w): name a convolution")

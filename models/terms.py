@@ -5,7 +5,7 @@ of the loop. One may have weights of its own: adapters, that learn with the stud
 it. `share_of_gradient` says which of the parts moved the student.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,8 +88,8 @@ def total(parts: Mapping[str, Part]) -> Tensor:
 
 
 @contextmanager
-def inner_outputs(student: nn.Module, terms: Sequence[Term]) -> Iterator[dict[str, Tensor]]:
-    """While open, what the modules that `terms` ask for gave in the student's last pass, by path."""
+def inner_outputs(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """While open, what the modules at `paths` gave in the network's last pass, the last where they give several."""
     found: dict[str, Tensor] = {}
 
     def keep(path: str) -> Any:
@@ -98,8 +98,7 @@ def inner_outputs(student: nn.Module, terms: Sequence[Term]) -> Iterator[dict[st
 
         return hook
 
-    paths = sorted({path for term in terms for path in term.paths})
-    handles = [find_module(student, path).register_forward_hook(keep(path)) for path in paths]
+    handles = [find_module(network, path).register_forward_hook(keep(path)) for path in dict.fromkeys(paths)]
     try:
         yield found
     finally:

@@ -121,7 +121,8 @@ def _judge(
 ) -> tuple[Look, Tensor]:
     """What the student makes of a batch, and the loss by all terms."""
     inputs, targets, *controls = batch
-    with inner_outputs(training.student, training.terms) as inner:  # type: ignore[arg-type]
+    paths = [path for term in training.terms for path in term.paths]  # type: ignore[union-attr]
+    with inner_outputs(training.student, paths) as inner:
         with accelerator.autocast():
             output = training.student(inputs, *controls)
         look = Look(

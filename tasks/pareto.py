@@ -9,12 +9,11 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from models.spread import spread
 from tasks.charts import pareto_png, sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
+from tasks.markdown import markdown
 from tasks.params import Benchmark, Params
 from tasks.stage import STUDENTS
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.training import Line
+    from tasks.quality import Model
 
 PRECISIONS = ("fp32", "int8")
 SHOWN = ("explained_effect", "sharpness_ratio", "ms_ssim", "psnr_db")
@@ -44,16 +44,22 @@ def finish(
     folder: Path, pairs: Path, params: Params, trained: "nn.Module", record: Mapping[str, Any], curve: "list[Line]"
 ) -> None:
     """Make student/ and exported/ of what has just been trained, and drop the checkpoints."""
-    from tasks.quantise import export
     from tasks.train import publish
 
     count = sum(parameter.numel() for parameter in trained.parameters())
     publish(folder / "student", trained, {**record, "parameters": count}, curve)
+    export_beside(folder, pairs, params)
+    for checkpoint in folder.glob("*.safetensors"):
+        checkpoint.unlink()
+
+
+def export_beside(folder: Path, pairs: Path, params: Params) -> None:
+    """Make exported/ of a folder's student/, with pairs that lie elsewhere."""
+    from tasks.quantise import export
+
     if not (folder / "pairs").exists():
         (folder / "pairs").symlink_to(pairs.resolve())
     export(folder, params.quantise, sizes=[], threads=params.train.threads)
-    for checkpoint in folder.glob("*.safetensors"):
-        checkpoint.unlink()
 
 
 def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
@@ -144,22 +150,26 @@ def shown_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(HEADINGS, map(cells, rows))
 
 
-def samples(exported: Mapping[str, Path], pairs: Path) -> bytes:
-    """A PNG of some test pictures: input, teacher, and what each student's LiteRT int8 file makes of it."""
-    from tasks.quality import open_file, read_pairs
+def samples(models: "Mapping[str, Model]", pairs: Path) -> bytes:
+    """A PNG of some test pictures: input, teacher, and what each model makes of it."""
+    from tasks.quality import read_pairs, to_bytes
 
     inputs, targets = read_pairs(pairs, "test")
     rows = spread(len(inputs), PICTURES)
     columns = {"input": inputs[rows], "teacher": targets[rows]}
-    for name, folder in exported.items():
-        made = open_file(folder / "student.int8.tflite", "litert")(inputs[rows])
-        columns[name] = np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8)
+    columns |= {name: to_bytes(model(inputs[rows])) for name, model in models.items()}
     sheet = {str(place + 1): {name: column[place] for name, column in columns.items()} for place in range(len(rows))}
     return sample_sheet(sheet, {name: name for name in columns})
+
+
+def in_int8(exported: Path) -> "Model":
+    """The LiteRT int8 file of a folder of exported ones."""
+    from tasks.quality import open_file
+
+    return open_file(exported / "student.int8.tflite", "litert")
 
 
 def page(
@@ -197,7 +207,9 @@ def compare(
         write_json(made / f"{what}.json", {"student": name, **about, "machine": where, "rows": rows})
         write_text(made / f"{what}.md", table(rows))
         write_bytes(made / f"{what}.png", pareto_png(rows, title))
-        write_bytes(made / "samples.png", samples(exported, pairs))
+        write_bytes(
+            made / "samples.png", samples({label: in_int8(folder) for label, folder in exported.items()}, pairs)
+        )
         pictures = {what: "Quality over latency", "samples": "Test pictures, int8; never seen in training"}
         write_text(made / "index.html", page(title, words, HEADINGS, shown_rows(rows), NOTE, pictures))
     print(table(rows))

@@ -62,7 +62,7 @@ def open_models(folder: Path, work: Work) -> dict[str, Model]:
     student = load_student(folder / "student")
     recolour = metrics.colour_affine(metrics.fit_colour_affine(train))
     models: dict[str, Model] = {
-        TORCH: lambda pictures: to_pictures(student(metrics.to_tensor(pictures))),
+        TORCH: of_torch(student),
         IDENTITY: scale,
         COLOUR_AFFINE: lambda pictures: to_pictures(recolour(metrics.to_tensor(pictures))),
     }
@@ -84,10 +84,22 @@ def scale(pictures: Pictures) -> Floats:
     return pictures.astype(np.float32) / np.float32(255)
 
 
+def of_torch(student: Any) -> Model:
+    """A torch student as a function over batches."""
+    from models.metrics import to_tensor
+
+    return lambda pictures: to_pictures(student(to_tensor(pictures)))
+
+
 def to_pictures(values: Any) -> Floats:
     """A tensor (B,3,H,W) -> (B,H,W,3)."""
     pictures: Floats = values.permute(0, 2, 3, 1).numpy()
     return pictures
+
+
+def to_bytes(pictures: Floats) -> Pictures:
+    """Pictures in [0,1] as uint8; what lies beyond is clipped."""
+    return np.rint(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
 
 
 def measure_student(folder: Path, work: Work) -> tuple[dict[str, Columns], dict[str, Model]]:
@@ -227,5 +239,5 @@ def panels(work: Work, models: Mapping[str, Model], row: int) -> dict[str, Pictu
         for label, name in shown.items():
             if name != TORCH or label == "student":
                 output = checked(name, models[name](inputs[None]), (1, *inputs.shape))[0]
-                pictures[label] = np.rint(output * 255).astype(np.uint8)
+                pictures[label] = to_bytes(output)
     return pictures

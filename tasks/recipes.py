@@ -17,14 +17,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
 from models.errors import UserError
-from tasks.charts import curves_png, sample_sheet
+from tasks.charts import curves_png
 from tasks.files import read_json, read_jsonl, replacing_folder, sha256_json, write_bytes, write_json, write_text
 from tasks.machine_state import machine
+from tasks.markdown import markdown
 from tasks.params import Params, Student, changed_student, load_params, parse_yaml
-from tasks.pareto import PICTURES, timed
+from tasks.pareto import LITERT, export_beside, samples, timed
 from tasks.stage import STUDENTS, guarded, work_folder
 
 COMPARED = Path("data/recipes")
@@ -103,7 +102,7 @@ def judge(student: Path, pairs: Path) -> dict[str, float]:
     from models.perceptual import distances
     from models.stability import flicker
     from models.students import load_student
-    from tasks.quality import BATCH, read_pairs, to_pictures
+    from tasks.quality import BATCH, of_torch, read_pairs
 
     inputs, targets = read_pairs(pairs, "test")
     network = load_student(student)
@@ -119,7 +118,7 @@ def judge(student: Path, pairs: Path) -> dict[str, float]:
             outputs.append(pooled([output]))
             theirs.append(pooled([teacher]))
         joined = metrics.join(columns)
-        moved = flicker(lambda pictures: to_pictures(network(metrics.to_tensor(pictures))), inputs)
+        moved = flicker(of_torch(network), inputs)
     apart, deviation = kid(torch.cat(outputs), torch.cat(theirs))
     figures = metrics.pool(joined) | {"flicker": moved, "kid": 1000 * apart, "kid_sd": 1000 * deviation}
     figures["perceptual"] = float(joined["perceptual"].mean())
@@ -144,7 +143,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table: mean ± deviation over the seeds; of one seed, KID's own deviation."""
     headings = ["recipe", *(heading for heading, _ in FIGURES.values()), "training, s"]
     latency = "int8_ms" in rows[0]
-    lines = [[*headings, *(["int8 ms", "fp32 ms"] * latency)], ["---"] * (len(headings) + 2 * latency)]
+    lines = []
     for row in rows:
         cells = [row["recipe"]]
         for figure, (_, digits) in FIGURES.items():
@@ -154,47 +153,20 @@ def table(rows: Sequence[Row]) -> str:
             cells.append(f"{row[figure]:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else ""))
         cells.append(f"{mean(row['seconds']):.0f}")
         lines.append([*cells, *([f"{row['int8_ms']:.2f}", f"{row['fp32_ms']:.2f}"] if latency else [])])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown([*headings, *(["int8 ms", "fp32 ms"] * latency)], lines)
 
 
-def add_latency(rows: Sequence[Row], folders: Mapping[str, Sequence[Path]], params: Params) -> None:
+def add_latency(rows: Sequence[Row], folders: Mapping[str, Sequence[Path]], pairs: Path, params: Params) -> None:
     """Put p50 of each recipe's LiteRT files into its row, all timed in turn on one thread."""
-    from tasks.pareto import LITERT
-    from tasks.quantise import export
-
     exported = {}
-    for label, made in folders.items():
-        folder = made[0]
+    for label, (folder, *_) in folders.items():
         if not (folder / "exported" / "exported.json").exists():
-            name = folder.parents[1].name
-            if not (folder / "pairs").exists():
-                (folder / "pairs").symlink_to((STUDENTS / name / "pairs").resolve())
-            export(folder, params.quantise, sizes=[], threads=params.train.threads)
+            export_beside(folder, pairs, params)
         exported[label] = folder / "exported"
     times = timed(exported, params.benchmark)
     for row in rows:
         for precision in ("int8", "fp32"):
             row[f"{precision}_ms"] = times[row["recipe"]][precision][LITERT]
-
-
-def samples(folders: Mapping[str, Sequence[Path]], pairs: Path) -> bytes:
-    """A PNG of some test pictures: input, teacher, and what the first seed's student of each recipe makes of it."""
-    import torch
-
-    from models.metrics import to_tensor
-    from models.spread import spread
-    from models.students import load_student
-    from tasks.quality import read_pairs, to_pictures
-
-    inputs, targets = read_pairs(pairs, "test")
-    rows = spread(len(inputs), PICTURES)
-    columns = {"input": inputs[rows], "teacher": targets[rows]}
-    with torch.inference_mode():
-        for label, made in folders.items():
-            output = to_pictures(load_student(made[0] / "student")(to_tensor(inputs[rows])))
-            columns[label] = np.rint(output * 255).astype(np.uint8)
-    sheet = {str(at + 1): {name: column[at] for name, column in columns.items()} for at in range(len(rows))}
-    return sample_sheet(sheet, {name: name for name in columns})
 
 
 def curves(folders: Mapping[str, Sequence[Path]], batch_size: int) -> dict[str, tuple[list[int], list[float]]]:
@@ -212,7 +184,11 @@ def curves(folders: Mapping[str, Sequence[Path]], batch_size: int) -> dict[str, 
 
 def recipes(name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int], latency: bool) -> None:
     """Make all students, measure them and write `out`."""
+    import torch
+
+    from models.students import load_student
     from models.torch_setup import prepare_torch
+    from tasks.quality import of_torch
 
     params = load_params()
     block = params.student(name)
@@ -226,14 +202,17 @@ def recipes(name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int
             folders.setdefault(label, []).append(make(params, name, changed))
     rows = [row_of(label, made, pairs) for label, made in folders.items()]
     if latency:
-        add_latency(rows, folders, params)
+        add_latency(rows, folders, pairs, params)
     title = f"{name}, {steps} steps of {block.train.batch_size} crops, {len(seeds)} seeds"
+    with torch.inference_mode():
+        models = {label: of_torch(load_student(made[0] / "student")) for label, made in folders.items()}
+        sheet = samples(models, pairs)
     about = {"student": name, "steps": steps, "seeds": list(seeds), "recipes": plan, "machine": machine()}
     with replacing_folder(out) as made:
         write_json(made / "recipes.json", about | {"rows": rows})
         write_text(made / "recipes.md", table(rows))
         write_bytes(made / "curves.png", curves_png(curves(folders, block.train.batch_size), title))
-        write_bytes(made / "samples.png", samples(folders, pairs))
+        write_bytes(made / "samples.png", sheet)
     print(table(rows))
 
 

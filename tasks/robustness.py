@@ -20,6 +20,7 @@ from models import camera
 from models.spread import spread
 from tasks.charts import sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
+from tasks.markdown import markdown
 from tasks.progress import progress
 from tasks.quality import (
     BATCH,
@@ -29,13 +30,14 @@ from tasks.quality import (
     Model,
     Pictures,
     checked,
+    of_torch,
     open_file,
     pooled,
     read_pairs,
     rounded,
     scale,
     shown_file,
-    to_pictures,
+    to_bytes,
 )
 from tasks.records import read_made
 from tasks.stage import STUDENTS, guarded
@@ -105,10 +107,10 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """The figures as Markdown, a row a condition, "model figure" a column."""
     names = list(next(iter(found.values())))
     head = ["test pictures", *(f"{name}: {figure.replace('_', ' ')}" for name in names for figure in FIGURES)]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for condition, by_model in found.items():
         lines.append([condition, *(f"{by_model[name][figure]:.3f}" for name in names for figure in FIGURES)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(head, lines)
 
 
 def samples(model: Model, inputs: Pictures, targets: Pictures) -> bytes:
@@ -118,7 +120,7 @@ def samples(model: Model, inputs: Pictures, targets: Pictures) -> bytes:
         rows[condition] = {}
         for row in spread(len(inputs), SHOWN):
             seen = degraded(inputs[row : row + 1], condition, row)
-            made = np.rint(np.clip(model(seen), 0, 1) * 255).astype(np.uint8)
+            made = to_bytes(model(seen))
             rows[condition] |= {f"seen {row}": seen[0], f"made {row}": made[0], f"teacher {row}": targets[row]}
     return sample_sheet(rows, {name: name.split()[0] for name in rows["clean"]})
 
@@ -127,18 +129,16 @@ def robustness(name: str, out: Path) -> None:
     """Measure one student and write `out`; raises UserError where it is not made yet, or of other pairs."""
     import torch
 
-    from models import metrics
     from models.students import load_student
 
     folder = STUDENTS / name
     read_made(folder)
     files = read_json(folder / "exported" / "exported.json")["files"]
     inputs, targets = read_pairs(folder / "pairs", "test")
-    student = load_student(folder / "student")
     phone = shown_file(files, "int8")
     runtime = next(record["runtime"] for record in files if record["file"] == phone)
     models: dict[str, Model] = {
-        TORCH: lambda pictures: to_pictures(student(metrics.to_tensor(pictures))),
+        TORCH: of_torch(load_student(folder / "student")),
         phone: open_file(folder / "exported" / phone, runtime),
         IDENTITY: scale,
     }

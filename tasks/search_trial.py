@@ -171,14 +171,13 @@ def score(name: str, student: "nn.Module") -> tuple[dict[str, float], bytes]:
     """Figures of a float32 student on the validation pairs, never the test ones, and SHOWN of its pictures (.npy)."""
     import torch
 
-    from models import metrics
-    from tasks.quality import TORCH, measure_all, pooled, read_pairs, rounded, to_pictures
+    from tasks.quality import TORCH, measure_all, of_torch, pooled, read_pairs, rounded, to_bytes
 
     inputs, targets = read_pairs(STUDENTS / name / "pairs", "val")
     kept = io.BytesIO()
     with torch.inference_mode():
-        models = {TORCH: lambda pictures: to_pictures(student(metrics.to_tensor(pictures)))}
+        models = {TORCH: of_torch(student)}
         columns = measure_all(models, inputs, targets, {})
         made = models[TORCH](inputs[spread(len(inputs), SHOWN)])
-    np.save(kept, np.rint(np.clip(made, 0, 1) * 255).astype(np.uint8), allow_pickle=False)
+    np.save(kept, to_bytes(made), allow_pickle=False)
     return rounded(pooled(columns[TORCH])), kept.getvalue()

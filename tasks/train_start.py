@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.files import replacing_folder, sha256_bytes, sha256_json, write_bytes, write_json
+from tasks.files import sha256_json
 from tasks.params import Student, load_params
 from tasks.pictures import Pixels
 from tasks.progress import progress
@@ -153,26 +153,21 @@ def with_one_head(student: "nn.Module", effect: int) -> "nn.Module":
 
 def make(out: Path, name: str, steps: int, seed: int) -> None:
     """Write the folder, whole or not at all."""
-    from safetensors.torch import save
-
     from models.torch_setup import prepare_torch
+    from tasks.train import publish
 
     params = load_params()
     block = params.student(name)
     prepare_torch(params.train.threads)
     student = train(block, steps, seed)
-    weights = save({key: value.detach().contiguous() for key, value in student.state_dict().items()})
     record = {
         "architecture": block.architecture.model_dump(),
         "size": block.pairs.size,
         "made_by": f"python -m tasks.train_start --steps {steps} --seed {seed}",
         "pictures": "photographs that scikit-image and scikit-learn carry, and procedural ones",
-        "weights_sha256": sha256_bytes(weights),
     }
-    with replacing_folder(out) as made:
-        write_bytes(made / "weights.safetensors", weights)
-        write_json(made / "student.json", record)
-    print(f"start weights: {out}, {len(weights) / 1e6:.2f} MB", file=sys.stderr)
+    publish(out, student, record, [])
+    print(f"start weights: {out}, {(out / 'weights.safetensors').stat().st_size / 1e6:.2f} MB", file=sys.stderr)
 
 
 if __name__ == "__main__":

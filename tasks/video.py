@@ -24,11 +24,12 @@ import numpy as np
 from models.errors import UserError
 from models.teachers import KEEPING, Teacher, load_teacher
 from tasks.charts import png
+from tasks.features import centre_square
 from tasks.files import check_sha256, replacing_folder, write_bytes, write_json
 from tasks.params import Params, Student, Video
-from tasks.pictures import Unfit, crop_and_resize
+from tasks.pictures import Unfit
 from tasks.progress import progress
-from tasks.quality import DIGITS, Floats, Model, Pictures, checked, open_file, read_pairs, scale, shown_file
+from tasks.quality import DIGITS, Floats, Model, Pictures, checked, open_file, read_pairs, scale, shown_file, to_bytes
 from tasks.records import read_made
 from tasks.sources import walk
 from tasks.stage import STUDENTS, student_main
@@ -164,15 +165,8 @@ def read_clips(settings: Video, side: int) -> list[Pictures]:
                 f"video: {path} is left out: it has {len(frames)} frames, not {settings.clip_frames}", file=sys.stderr
             )
             continue
-        clips.append(np.stack([_square(pixels, side) for _, pixels in frames]))
+        clips.append(np.stack([centre_square(pixels, side) for _, pixels in frames]))
     return clips
-
-
-def _square(pixels: Pictures, side: int) -> Pictures:
-    """The middle of a frame (H,W,3), scaled to (side,side,3)."""
-    height, width = pixels.shape[:2]
-    short = min(height, width)
-    return crop_and_resize(pixels, ((width - short) // 2, (height - short) // 2, short), side)
 
 
 def of_stills(settings: Video, model: Model, stills: Pictures) -> dict[str, float]:
@@ -201,11 +195,6 @@ def frame_by_frame(model: Model, frames: Pictures) -> Floats:
     return np.concatenate([model(frame[None]) for frame in frames])
 
 
-def to_bytes(pictures: Floats) -> Pictures:
-    """[0,1] -> uint8."""
-    return np.rint(pictures * 255).astype(np.uint8)
-
-
 def beside_teacher(found: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Levels by kind and whose; and the student's over the teacher's, None without a teacher."""
     flicker = {
@@ -220,9 +209,11 @@ def beside_teacher(found: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
 
 def over(student: float | None, teacher: float | None) -> float | None:
     """The ratio of two flickers in levels of 255, both raised to FLOOR; None where one is not known."""
+    from models.metrics import floored_ratio
+
     if student is None or teacher is None:
         return None
-    return round(max(student, FLOOR) / max(teacher, FLOOR), DIGITS)
+    return round(floored_ratio(student, teacher, FLOOR), DIGITS)
 
 
 def write_clip(folder: Path, panels: list[Pictures]) -> dict[str, int]:
