@@ -24,7 +24,14 @@ from tasks.stage import WORK
 RECORDS = Path("models/start/champions")
 RECORD, WEIGHTS = "student.json", "weights.safetensors"
 KEPT = WORK / "starts"
-FIELDS = ("architecture", "size", "compress", "ranks", "weights_sha256")  # what begins with them asks of a record
+FIELDS = (
+    "architecture",
+    "control",
+    "size",
+    "compress",
+    "ranks",
+    "weights_sha256",
+)  # what begins with them asks of a record
 
 
 def kept_weights(sha256: str) -> Path:
@@ -111,6 +118,8 @@ def _hindrance(record: Mapping[str, Any], student: str, block: Student, commit: 
     """Why a champion's weights are no start for a student of this block, or nothing."""
     if record.get("architecture") != block.architecture.model_dump():
         return "has another architecture"
+    if record.get("control", "none") != block.control.by:
+        return "has another control"
     if record.get("ranks") or record.get("compress", {}).get("prune"):
         return "was cut after its training (compress)"
     try:

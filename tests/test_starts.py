@@ -20,7 +20,7 @@ from tasks.mlflow_client import connected
 from tasks.params import load_params
 from tasks.registry import keep_student, note, record, register_student
 from tasks.starts import FIELDS, Start, champion_start, find_weights, kept_weights
-from tasks.train import train
+from tasks.train import start_record, train
 
 SHA = sha256_bytes(b"weights")
 
@@ -161,6 +161,7 @@ def test_a_retrain_begins_with_the_champion_and_with_no_other(
             (whole | {"ranks": {"decoder.0": 8}}, True, "was cut after its training (compress)"),
             (whole | {"compress": {"prune": 0.5}}, True, "was cut after its training (compress)"),
             (whole | {"architecture": {"encoder": "other"}}, True, "has another architecture"),
+            (whole | {"control": "strength"}, True, "has another control"),
             (whole, False, "was registered without its weights"),
         ),
         3,
@@ -170,6 +171,20 @@ def test_a_retrain_begins_with_the_champion_and_with_no_other(
         found = started()
         assert found == Start(told=f"it begins with its init, start: the champion, version {number}, {told}")
         assert not kept_weights(sha256_bytes(weights)).exists()
+
+
+def test_a_slider_begins_with_a_champion_that_has_one(
+    toy: Path, client: Any, started: Callable[[], Start], tmp_path: Path
+) -> None:
+    rounding = {"steps": 0, "rate": 0.1, "weight": 1.0}  # which knows no slider
+    change(toy, "oil", control={"by": "strength", "baked": []}, quantise_aware=rounding)
+    block = load_params().student("oil")
+    record = {"architecture": block.architecture.model_dump(), "control": "strength"}
+    promote(client, registered(client, tmp_path / "one", record))
+    found = started().record
+    assert found == record | {"weights_sha256": SHA}
+    write_json(tmp_path / "start/student.json", found)
+    assert start_record(tmp_path / "start", block) == SHA
 
 
 def test_init_is_kept_where_it_is_asked_for_or_shared(toy: Path, client: Any, started: Callable[[], Start]) -> None:
