@@ -29,7 +29,12 @@ def open_pairs(folder: Path, split: str) -> tuple[Array, Array]:
 
 def to_tensor(images: Array) -> Tensor:
     """(B,H,W,3) uint8 -> (B,3,H,W) float32 in [0,1], already in channels_last memory order."""
-    return torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2).float().div_(255)
+    return to_floats(torch.from_numpy(np.require(images, requirements=["C", "W"])))
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """(B,H,W,3) uint8 on any device -> (B,3,H,W) float32 in [0,1] there, in channels_last memory order."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,15 @@ class Batches:
 
     def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
         """Two (B,3,crop,crop) tensors in [0,1]; `share` picks the rows of one process."""
+        return self.made_of(self.raw(step, share))
+
+    def made_of(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The batch that `raw` is the bytes of, on the device these are on."""
+        inputs, targets = raw
+        return to_floats(inputs), to_floats(targets)
+
+    def raw(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
+        """Two (B,crop,crop,3) tensors of bytes, which cross to a GPU in a quarter of the time that floats take."""
         rng = np.random.default_rng((self.seed, 1, step))
         room = self.inputs.shape[1] - self.crop + 1
         corners = rng.integers(0, room, size=(self.batch_size, 2))
@@ -101,7 +115,7 @@ class Batches:
         if self.camera:
             for place, crop in zip(range(self.batch_size)[share], seen, strict=True):
                 crop[:] = self.camera(crop, np.random.default_rng((self.seed, 2, step, place)))
-        return to_tensor(seen), to_tensor(wanted)
+        return torch.from_numpy(seen), torch.from_numpy(wanted)
 
     def _cut(self, images: list[Array], places: list[tuple[npt.NDArray[np.int64], bool]]) -> Array:
         crops = np.empty((len(places), self.crop, self.crop, 3), np.uint8)
@@ -122,8 +136,12 @@ class Graded(Batches):
         drawn = np.random.default_rng((self.seed, 2, step)).random(self.batch_size, np.float32)
         return np.minimum((1 + AT_FULL) * drawn, 1)
 
-    def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
+    def raw(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
         """As of the class it is of, and the strengths."""
-        inputs, targets = super().batch(step, share)
-        strengths = torch.tensor(self.strengths(step)[share])
+        return *super().raw(step, share), torch.tensor(self.strengths(step)[share])
+
+    def made_of(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """As of the class it is of, and the strengths."""
+        *pictures, strengths = raw
+        inputs, targets = super().made_of(tuple(pictures))
         return inputs, torch.lerp(inputs, targets, strengths[:, None, None, None]), strengths

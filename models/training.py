@@ -12,6 +12,7 @@ Several processes, started by accelerate's or torch's launcher, share each batch
 import itertools
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,9 +29,10 @@ from models.batches import Array, Batches, to_tensor
 from models.checkpoints import restore_about, restore_state, save_state
 from models.errors import UserError
 from models.processes import agree, average_buffers, average_gradients, stop_when_asked
-from models.terms import Look, Part, Term, inner_outputs, share_of_gradient, total
+from models.terms import Look, Part, Pictures, Term, inner_outputs, share_of_gradient, total
 
 Line = dict[str, Any]
+GPU_MAKERS = 4  # threads that make batches for a GPU
 REPLAYED = "replay.val_explained_effect"  # in a line of the curve: of the older pairs, while new ones are learnt
 
 
@@ -97,7 +99,6 @@ def train_step(training: Training, batch: tuple[Tensor, ...], recipe: Recipe, ac
     share = rate(training.step, recipe)
     for group in training.optimizer.param_groups:
         group["lr"] = recipe.learning_rate * share
-    batch = tuple(part.to(accelerator.device, non_blocking=True) for part in batch)
     look, loss = _judge(training, batch, recipe, accelerator)
     line = _told(training.step + 1, loss, look.parts)
     weights = [weight for group in training.optimizer.param_groups for weight in group["params"]]
@@ -142,8 +143,9 @@ def _judge(
 
 def _told(step: int, loss: Tensor, parts: dict[str, Part]) -> Line:
     """A line of the curve; UserError where the loss is no number."""
-    value = loss.item()
-    line = {"step": step, "loss": value, "losses": {name: part.value.item() for name, part in parts.items()}}
+    # One wait for a GPU instead of one a part.
+    value, *values = torch.stack([loss.detach(), *(part.value.detach() for part in parts.values())]).tolist()
+    line = {"step": step, "loss": value, "losses": dict(zip(parts, values, strict=True))}
     if not math.isfinite(value):
         found = ", ".join(f"{name} {part:.3g}" for name, part in line["losses"].items())
         raise UserError(
@@ -190,7 +192,10 @@ def run(
     to_device(training, accelerator.device)
     if recipe.compile:
         training.student.compile()
-    with stop_when_asked() as asked, ahead(batches, training.step, mine) as following:
+        for term in training.terms:
+            if isinstance(term, Pictures):
+                term.compile()
+    with stop_when_asked() as asked, ahead(batches, training.step, mine, accelerator.device) as following:
         while training.step < recipe.steps:
             training.student.train()
             line = train_step(training, next(following), recipe, accelerator)
@@ -207,22 +212,27 @@ def run(
 
 
 @contextmanager
-def ahead(batches: Batches, step: int, mine: slice) -> Iterator[Iterator[tuple[Tensor, ...]]]:
-    """Batches from a step on, without end, each made in a thread while the one before is learnt from."""
+def ahead(batches: Batches, step: int, mine: slice, device: torch.device) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+    """Batches from a step on, on the device, without end, each made in a thread while one before is learnt from.
+
+    A GPU learns from a batch sooner than one thread has made the next, and takes the bytes itself apart.
+    """
+    on_cpu = device.type == "cpu"
 
     def make(step: int) -> tuple[Tensor, ...]:
-        batch = batches.batch(step, mine)
-        # What is pinned is copied to a GPU while that works.
-        return tuple(part.pin_memory() for part in batch) if torch.cuda.is_available() else batch
+        if on_cpu:
+            return batches.batch(step, mine)
+        return tuple(part.pin_memory() for part in batches.raw(step, mine))  # copied while the GPU works
 
     def following() -> Iterator[tuple[Tensor, ...]]:
-        waiting = pool.submit(make, step)
-        for later in itertools.count(step + 1):
-            ready = waiting.result()
-            waiting = pool.submit(make, later)
-            yield ready
+        waiting = deque(pool.submit(make, later) for later in range(step, step + makers))
+        for later in itertools.count(step + makers):
+            ready = waiting.popleft().result()
+            waiting.append(pool.submit(make, later))
+            yield ready if on_cpu else batches.made_of(tuple(part.to(device, non_blocking=True) for part in ready))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+    makers = 1 if on_cpu else GPU_MAKERS
+    with ThreadPoolExecutor(makers, thread_name_prefix="batches") as pool:
         yield following()
 
 

@@ -101,7 +101,7 @@ def our_step(block: Student, inputs: Pictures, targets: Pictures) -> Iterator[Ca
     training = begin(student, recipe, make_terms(block, student))
     training.student.train()
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    with ahead(Batches(inputs, targets, **batching(block)), 0, mine) as following:
+    with ahead(Batches(inputs, targets, **batching(block)), 0, mine, accelerator.device) as following:
 
         def step() -> tuple[float, float]:
             started = time.perf_counter()

@@ -106,9 +106,9 @@ class Few(Graded):
     def strengths(self, step: int) -> np.ndarray:
         return np.resize(np.array([0, 0.25, 0.5, 1], np.float32), self.batch_size)
 
-    def batch(self, step: int, share: slice = slice(None)) -> tuple[torch.Tensor, ...]:
-        inputs, full = Batches.batch(self, step, share)
-        strengths = torch.tensor(self.strengths(step)[share])
+    def made_of(self, raw: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        *pictures, strengths = raw
+        inputs, full = Batches.made_of(self, tuple(pictures))
         return inputs, torch.lerp(inputs, full, strengths[:, None, None, None] ** self.power), strengths
 
 
