@@ -169,7 +169,9 @@ def add_latency(rows: Sequence[Row], folders: Mapping[str, Sequence[Path]], pair
             row[f"{precision}_ms"] = times[row["recipe"]][precision][LITERT]
 
 
-def curves(folders: Mapping[str, Sequence[Path]], batch_size: int) -> dict[str, tuple[list[int], list[float]]]:
+def curves(
+    folders: Mapping[str, Sequence[Path]], batch_sizes: Mapping[str, int]
+) -> dict[str, tuple[list[int], list[float]]]:
     """Samples seen and the explained effect on the validation pairs, mean over the seeds, by recipe."""
     found = {}
     for label, made in folders.items():
@@ -178,7 +180,7 @@ def curves(folders: Mapping[str, Sequence[Path]], batch_size: int) -> dict[str, 
             for folder in made
         ]
         effects = [mean(line["val_explained_effect"] for line in same) for same in zip(*lines, strict=True)]
-        found[label] = [line["step"] * batch_size for line in lines[0]], effects
+        found[label] = [line["step"] * batch_sizes[label] for line in lines[0]], effects
     return found
 
 
@@ -195,15 +197,17 @@ def recipes(name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int
     pairs = STUDENTS / name / "pairs"
     prepare_torch(params.train.threads)
     folders: dict[str, list[Path]] = {}
+    batch_sizes = {}
     for seed in seeds:
         for label, change in plan.items():
             print(f"recipes: {label}, seed {seed}", file=sys.stderr)
             changed = changed_student(block, change | {"train.steps": steps, "train.seed": seed}, f"recipe {label}")
             folders.setdefault(label, []).append(make(params, name, changed))
+            batch_sizes[label] = changed.train.batch_size
     rows = [row_of(label, made, pairs) for label, made in folders.items()]
     if latency:
         add_latency(rows, folders, pairs, params)
-    title = f"{name}, {steps} steps of {block.train.batch_size} crops, {len(seeds)} seeds"
+    title = f"{name}, {steps} steps, {len(seeds)} seeds"
     with torch.inference_mode():
         models = {label: of_torch(load_student(made[0] / "student")) for label, made in folders.items()}
         sheet = samples(models, pairs)
@@ -211,7 +215,7 @@ def recipes(name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int
     with replacing_folder(out) as made:
         write_json(made / "recipes.json", about | {"rows": rows})
         write_text(made / "recipes.md", table(rows))
-        write_bytes(made / "curves.png", curves_png(curves(folders, block.train.batch_size), title))
+        write_bytes(made / "curves.png", curves_png(curves(folders, batch_sizes), title))
         write_bytes(made / "samples.png", sheet)
     print(table(rows))
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from models.errors import UserError
 from models.losses import LOSSES, check_losses, total
+from models.perceptual import distances
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_colour_asks_for_colour_wherever_it_lies(pair: tuple[torch.Tensor, torch
     )
 
 
-def test_perceptual_sees_blur_before_noise_before_a_shade() -> None:
+def test_the_perceptual_distance_sees_blur_before_noise_before_a_shade() -> None:
     """All three as far from the photograph by squared error."""
     from skimage.data import astronaut
 
@@ -179,8 +180,19 @@ def test_perceptual_sees_blur_before_noise_before_a_shade() -> None:
     blurred = functional.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
     far = (blurred - target).square().mean().sqrt()
     noisy = target + far * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
-    blur, noise, shade = (LOSSES["perceptual"](one, target).item() for one in (blurred, noisy, target + far))
+    blur, noise, shade = (distances(one, target).item() for one in (blurred, noisy, target + far))
     assert blur > noise > 2 * shade > 0
+
+
+def test_perceptual_looks_at_the_middle_of_every_second_picture() -> None:
+    target = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    output = target.clone()
+    output[1] = 0
+    output[2, :, :16] = 0
+    assert LOSSES["perceptual"](output, target).item() == pytest.approx(0, abs=1e-6)
+    output[2, :, 16:48, 16:48] = 0
+    found = LOSSES["perceptual"](output, target)
+    assert found.item() == pytest.approx(distances(output[2:, :, 16:48, 16:48], target[2:, :, 16:48, 16:48]) / 2)
 
 
 def test_total_is_the_weighted_sum_and_skips_what_weighs_nothing(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
