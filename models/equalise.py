@@ -26,7 +26,8 @@ Array = npt.NDArray[Any]
 MOST = 32.0  # the largest factor: a channel that is dead on all samples stays small
 SIX = 6.0
 HEADROOM = 1.5  # a channel before a ReLU6 that never met its 6 keeps this much room to it
-TIES = ("ADD", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "PAD")  # what one channel is before is the same after
+# What one channel is before is the same after: of a product, where the other factor is one value a channel.
+TIES = ("ADD", "MEAN", "MUL", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "PAD")
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
@@ -133,7 +134,7 @@ def find_groups(graph: Graph) -> list[Group]:
 
     for kind, operator in graph.operators:
         if kind in TIES:
-            for tensor in moving(graph, operator):
+            for tensor in carried(graph, operator):
                 owner[root(tensor)] = root(operator.outputs[0])
     groups: dict[int, Group] = {}
     for end in (*graph.part.inputs, *graph.part.outputs):
@@ -148,6 +149,9 @@ def find_groups(graph: Graph) -> list[Group]:
         elif kind not in TIES or not ties(graph, operator):
             for group in (*before, after):
                 group.fixed = True
+        else:
+            for tensor in set(moving(graph, operator)) - set(carried(graph, operator)):
+                groups[root(tensor)].fixed = True  # what an output is multiplied by
     return list(groups.values())
 
 
@@ -155,6 +159,14 @@ def moving(graph: Graph, operator: Any) -> list[int]:
     """An operator's inputs that are computed, not stored."""
     stored = graph.model.buffers
     return [one for one in operator.inputs if one >= 0 and not _size(stored[graph.part.tensors[one].buffer].data)]
+
+
+def carried(graph: Graph, operator: Any) -> list[int]:
+    """Those of `moving` whose channels make the output's: of a product by one value a channel, the other factor."""
+    inputs = moving(graph, operator)
+    if graph.kind(operator) != "MUL":
+        return inputs
+    return [one for one in inputs if graph.shape(one) == graph.shape(operator.outputs[0])][:1]
 
 
 def _size(data: Any) -> int:

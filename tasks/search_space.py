@@ -151,7 +151,7 @@ def _check_encoder(name: str, path: Path) -> None:
     import timm
 
     if not PATCHES.fullmatch(name) and not timm.is_model(name):
-        raise UserError(f"{path}: encoders: timm has no model {name!r}; ours are patchesP_C1_C2_...")
+        raise UserError(f"{path}: encoders: timm has no model {name!r}; ours are patchesP_C1_C2_... (or ..._se)")
 
 
 def draw(space: Space, losses: Mapping[str, float], of: Draw) -> Point:
@@ -196,7 +196,7 @@ def encoder_of(point: Mapping[str, Any]) -> str:
     widths = widths[: point["levels"]]
     if point["width"] != 1:
         widths = [rounded(width * point["width"]) for width in widths]
-    return "_".join([f"patches{ours['patch']}", *map(str, widths)])
+    return "_".join([f"patches{ours['patch']}", *map(str, widths)]) + (ours["gates"] or "")
 
 
 def rounded(channels: float) -> int:

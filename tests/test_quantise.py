@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from models.errors import UserError
@@ -200,6 +201,58 @@ def test_equalising_changes_the_weights_and_not_the_function(made: Path) -> None
     for check in quantise.evenly(made / "pairs", "val", 3):
         before, after = (quantise.opened(one, "litert")(check) for one in (content, other))
         np.testing.assert_allclose(after, before, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def gated() -> Any:
+    """A student with squeeze and excitation and random weights, its gates far from 1."""
+    import torch
+
+    from models.students import build_student
+
+    torch.manual_seed(0)
+    student = build_student({**ARCHITECTURE, "encoder": "patches2_8_16_24_se", "decoder_channels": [16, 8]}, SIZE)
+    with torch.no_grad():
+        for name, weight in student.named_parameters():
+            if ".scale." in name:
+                weight += 0.5 * torch.randn_like(weight)
+        for _ in range(3):
+            student(torch.rand(4, 3, SIZE, SIZE))
+    return student.eval()
+
+
+def test_squeeze_and_excitation_is_int8_in_one_delegate(gated: Any) -> None:
+    from models.litert import to_litert
+    from models.litert_int8 import to_litert_int8
+    from models.onnx_export import to_onnx
+
+    picture = np.random.default_rng(1).random((1, SIZE, SIZE, 3), dtype=np.float32)
+    content = to_litert_int8(to_litert(gated, SIZE), [picture], 1)
+    assert delegation(content) == Delegation(partitions=1, fallbacks=())
+    assert float_islands(litert_operations(content)) == []
+    kinds = [node.op_type for node in onnx.load_model_from_string(to_onnx(gated, SIZE)).graph.node]
+    assert kinds.count("GlobalAveragePool") == 2 and "ReduceMean" not in kinds
+
+
+def test_channels_are_equalised_through_gates(gated: Any) -> None:
+    """Both what is gated and what the gate is made of, but never the gate itself."""
+    from models.equalise import Graph, equalise
+    from models.litert import to_litert
+
+    chance = np.random.default_rng(1)
+    samples = [chance.random((1, SIZE, SIZE, 3), dtype=np.float32) for _ in range(3)]
+    content = to_litert(gated, SIZE)
+    other, done = equalise(content, samples, 1)
+    before, after = (quantise.opened(one, "litert")(samples[0]) for one in (content, other))
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    graph = Graph(content)
+    names = [
+        graph.name(one) for kind, one in graph.operators if kind == "CONV_2D" and "SqueezeExcite" in graph.name(one)
+    ]
+    gates, hidden = names[1::2], names[::2]
+    assert len(gates) == 2 and all("Sequential_scale" in name for name in gates)
+    assert all(done[name].made is None and done[name].used is not None for name in gates)
+    assert all(done[name].used is not None and done[name].used.max() > 1.5 for name in hidden)
 
 
 def test_int16_activations_are_nearly_exact(made: Path) -> None:

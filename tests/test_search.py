@@ -308,6 +308,7 @@ def test_the_shipped_space_holds_the_default(repository: Path) -> None:
         ({"encoder": "patches2_16_32_64_96", "width": 1.0, "levels": 3}, "patches2_16_32_64"),
         ({"encoder": "patches2_16_32_64_96", "width": 1.0, "levels": 5}, "patches2_16_32_64_96_128"),
         ({"encoder": "patches2_16_32_64_96", "width": 0.75, "levels": 4}, "patches2_16_24_48_72"),
+        ({"encoder": "patches2_16_32_64_96_se", "width": 0.5, "levels": 3}, "patches2_8_16_32_se"),
         ({"encoder": "patches4_12_20", "width": 1.0, "levels": 2}, "patches4_12_20"),
         ({"encoder": "patches8_64", "width": 0.01, "levels": 2}, "patches8_8_8"),
         ({"encoder": "mobilenetv4_conv_small_050"}, "mobilenetv4_conv_small_050"),

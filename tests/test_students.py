@@ -32,6 +32,7 @@ def test_output_is_a_picture_of_the_same_size(skip: str, head: str) -> None:
 
 
 PATCHES = {"encoder": "patches4_8_16_24", "decoder_channels": [16, 8]}
+GATED = {**PATCHES, "encoder": "patches4_8_16_24_se"}
 QUARTER = {"decoder_channels": [16, 16, 16]}
 
 
@@ -42,12 +43,25 @@ def test_a_decoder_that_ends_early_gives_larger_blocks(change: dict[str, object]
     assert student(torch.rand(2, 3, 64, 96)).shape == (2, 3, 64, 96)
 
 
-@pytest.mark.parametrize("change", [{}, PATCHES])
+@pytest.mark.parametrize("change", [{}, PATCHES, GATED])
 def test_every_weight_gets_a_gradient(change: dict[str, object]) -> None:
     student = build_student({**SMALL, **change}, 64).train()
     student(torch.rand(2, 3, 64, 64)).square().mean().backward()
     without = [name for name, weight in student.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert not without
+
+
+@pytest.mark.parametrize(("change", "sees"), [(PATCHES, False), (GATED, True)])
+def test_squeeze_and_excitation_sees_the_whole_picture(change: dict[str, object], sees: bool) -> None:
+    torch.manual_seed(0)
+    student = build_student({**SMALL, **change}, 64).eval()
+    picture = torch.rand(1, 3, 64, 512)
+    changed = picture.clone()
+    changed[..., 448:] = 0
+    with torch.no_grad():
+        moved = (student(picture) - student(changed)).abs().amax(dim=(0, 1, 2))
+    assert moved[448:].min() > 0
+    assert bool(moved[:64].min() > 0) == sees
 
 
 def test_no_clamp_while_training_so_that_gradients_live() -> None:
