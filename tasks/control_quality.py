@@ -11,16 +11,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.quality import BATCH, DIGITS, Floats, Pictures, Work, checked, open_file, scale
+from tasks.charts import png
+from tasks.quality import BATCH, DIGITS, Floats, Pictures, Work, checked, open_file, scale, to_bytes
 
 GRID = tuple(place / 8 for place in range(9))  # strengths along which the distance from the input is to rise
 SHOWN = (0.25, 0.5, 0.75, 1.0)  # those of them whose explained effect is told
+STRIP = (0.0, *SHOWN)  # at which the report shows test pictures
+STRIP_ROWS = 2
 Slider = Callable[[Pictures, float], Floats]  # (B,S,S,3) uint8 at a strength -> (B,S,S,3) in [0,1]
 Table = npt.NDArray[np.float64]
 
 
 def control_quality(folder: Path, work: Work) -> dict[str, Any] | None:
     """quality.json's `control`: figures of the slider and of the files at a fixed strength; None without a slider."""
+    opened = open_slider(folder, work)
+    if not opened:
+        return None
+    found = slider_figures(*opened, work.inputs, work.targets)
+    found["files"] = {
+        one["file"]: {"strength": one["strength"], "explained_effect": fixed_effect(folder, one, work)}
+        for one in work.exported["control"]
+        if one["strength"] is not None
+    }
+    return found
+
+
+def open_slider(folder: Path, work: Work) -> tuple[str, Slider] | None:
+    """The name of LiteRT's file with the slider and what runs it; None without a slider."""
     from models.runtimes import open_model
 
     files = work.exported.get("control")
@@ -32,13 +49,18 @@ def control_quality(folder: Path, work: Work) -> dict[str, Any] | None:
     def slide(pictures: Pictures, strength: float) -> Floats:
         return np.concatenate([model(scale(pictures[row : row + 1]), strength) for row in range(len(pictures))])
 
-    found = slider_figures(name, slide, work.inputs, work.targets)
-    found["files"] = {
-        one["file"]: {"strength": one["strength"], "explained_effect": fixed_effect(folder, one, work)}
-        for one in files
-        if one["strength"] is not None
-    }
-    return found
+    return name, slide
+
+
+def slider_strip(folder: Path, work: Work) -> bytes:
+    """A PNG of test pictures at STRIP, side by side; empty without a slider."""
+    opened = open_slider(folder, work)
+    if not opened:
+        return b""
+    _, slide = opened
+    shown = np.asarray(work.inputs[:STRIP_ROWS])
+    columns = [np.concatenate(list(to_bytes(slide(shown, strength)))) for strength in STRIP]
+    return png(np.concatenate(columns, axis=1))
 
 
 def fixed_effect(folder: Path, file: dict[str, Any], work: Work) -> float:

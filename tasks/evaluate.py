@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from tasks.control_quality import control_quality
+from tasks.control_quality import control_quality, slider_strip
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
 from tasks.phone import student_evidence, with_video
@@ -59,6 +59,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         variants=read_json(folder / "variants" / "variants.json"),
         video=video,
         clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
+        slider=slider_strip(folder, work),
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
     )
     rows = pick(quality["per_sample"], params.evaluate.grid)

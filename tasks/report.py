@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.charts import PLOTS, curve_png, curve_svg, pareto_png, png, sample_sheet
+from tasks.control_quality import STRIP
 from tasks.files import sha256_json, write_bytes, write_text
 from tasks.pareto import HEADINGS, shown_rows
 from tasks.records import Input
@@ -104,6 +105,7 @@ class Evidence:
     variants: Json
     video: Json
     clip: Mapping[str, bytes]  # the files of video/ that the page shows, by name
+    slider: bytes  # a PNG of pictures at several strengths; empty where the student has no slider
     inputs: Sequence[Input]
 
 
@@ -130,6 +132,8 @@ def write_report(
         write_bytes(images / "variants.png", pareto_png(evidence.variants["rows"], "Variants at equal training"))
     for name, data in evidence.clip.items():
         write_bytes(images / name, data)
+    if evidence.slider:
+        write_bytes(images / "slider.png", evidence.slider)
     write_bytes(folder / "curves.png", curve_png(evidence.curve))
     write_bytes(folder / "samples.png", sample_sheet(first, PANELS))
     write_text(folder / "index.html", render(evidence, bands))
@@ -173,6 +177,7 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         variants=shown_rows(evidence.variants["rows"]),
         variant_headings=HEADINGS,
         flicker=flicker_rows(evidence.video),
+        strip=STRIP,
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),
         inputs_digest=sha256_json(sorted(one.digest for one in evidence.inputs)),

@@ -1,5 +1,6 @@
 """A student with a slider: it folds at any strength, learns to follow it, and its files and figures are right."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from safetensors.torch import save_file
 from test_quantise import SETTINGS, write_pairs
 from test_training import LOSSES, pairs, recipe
@@ -21,7 +23,7 @@ from models.terms import Pictures
 from models.torch_setup import prepare_torch
 from models.training import begin, run
 from tasks import quantise
-from tasks.control_quality import control_quality, slider_figures
+from tasks.control_quality import STRIP, STRIP_ROWS, control_quality, slider_figures, slider_strip
 from tasks.files import sha256_file, write_json
 from tasks.quality import Work
 
@@ -239,3 +241,6 @@ def test_the_figures_are_of_the_files(made: Path) -> None:
     of_float = found["files"]["student.at-0.5.fp32.tflite"]
     assert of_float == {"strength": 0.5, "explained_effect": pytest.approx(own, abs=1e-4)}
     assert found["files"]["student.at-0.5.int8.tflite"]["explained_effect"] == pytest.approx(own, abs=0.02)
+    strip = np.asarray(Image.open(io.BytesIO(slider_strip(made, work))))
+    assert strip.shape == (STRIP_ROWS * SIZE, len(STRIP) * SIZE, 3)
+    np.testing.assert_array_equal(strip[:SIZE, :SIZE], inputs[0])  # at 0 the picture as it is

@@ -192,6 +192,7 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
         "variants": {"steps": 300, "rows": VARIANTS},
         "video": VIDEO,
         "clip": {name: name.encode() for name in ("clip.webp", "clip.png")},
+        "slider": b"",
         "inputs": inputs,
     }
     return report.Evidence(**(evidence | changes))
@@ -361,6 +362,33 @@ def test_flicker_without_a_teacher_says_why_and_without_the_stage_there_is_no_se
     left_out = VIDEO | {"flicker": {}, "over_teacher": {}, "clip": None, "without_teacher": "video.photos is 0"}
     bare = report.render(make_evidence(video=left_out), {})
     assert 'id="video"' not in bare and 'href="#video"' not in bare and "clip.webp" not in bare
+
+
+def test_a_slider_and_what_was_forgotten_are_told_where_there_are_any(tmp_path: Path) -> None:
+    plain = report.render(make_evidence(), {})
+    assert 'id="slider"' not in plain and 'id="forgetting"' not in plain
+    evidence = make_evidence()
+    control = {"identity_levels": 0.25, "monotone": 0.97, "explained_effect": {"0.5": 0.713, "1": 0.74}}
+    control["files"] = {"student.at-0.5.int8.tflite": {"strength": 0.5, "explained_effect": 0.702}}
+    replay = {"share": 0.25, "count": 160, "before": 0.8, "after": 0.75, "forgetting": 0.05}
+    evidence = make_evidence(
+        slider=b"strip",
+        quality={**evidence.quality, "control": control},
+        student={**evidence.student, "replay": replay},
+    )
+    report.write_report(tmp_path, evidence, BANDS, make_panels)
+    assert (tmp_path / "images/slider.png").read_bytes() == b"strip"
+    text = (tmp_path / "index.html").read_text()
+    assert 'href="#slider"' in text and 'id="slider"' in text
+    for told in (
+        "0.25 levels of 255",
+        "0.713",
+        "student.at-0.5.int8.tflite",
+        "0.5, built in",
+        "0.702",
+        "0.050 was forgotten",
+    ):
+        assert told in " ".join(text.split())
 
 
 def test_weak_spots_come_worst_first() -> None:
