@@ -17,6 +17,7 @@ from models.camera import Camera
 
 Array = npt.NDArray[np.uint8]
 
+ORDER, PLACES, OLDER, STRENGTHS, SEEN = range(5)  # streams of random numbers, one for each thing that is drawn
 AT_FULL = 0.25  # strengths that are exactly 1, over those below
 
 
@@ -73,12 +74,12 @@ class Batches:
     def rows(self, step: int) -> npt.NDArray[np.int64]:
         """Which pairs batch `step` holds: epochs are shuffled one by one, no pair waits for another's second turn."""
         first, last = (at * self.batch_size - self._replayed(at) for at in (step, step + 1))
-        return self._order(0, len(self.inputs), np.arange(first, last))
+        return self._order(ORDER, len(self.inputs), np.arange(first, last))
 
     def replayed_rows(self, step: int) -> npt.NDArray[np.int64]:
         """Which of the older pairs it holds besides, in epochs of their own."""
         count = len(self.replay.inputs) if self.replay else 1
-        return self._order(2, count, np.arange(self._replayed(step), self._replayed(step + 1)))
+        return self._order(OLDER, count, np.arange(self._replayed(step), self._replayed(step + 1)))
 
     def _replayed(self, step: int) -> int:
         return self.replay.before(step, self.batch_size) if self.replay else 0
@@ -101,7 +102,7 @@ class Batches:
 
     def raw(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
         """Two (B,crop,crop,3) tensors of bytes, which cross to a GPU in a quarter of the time that floats take."""
-        rng = np.random.default_rng((self.seed, 1, step))
+        rng = np.random.default_rng((self.seed, PLACES, step))
         room = self.inputs.shape[1] - self.crop + 1
         corners = rng.integers(0, room, size=(self.batch_size, 2))
         mirror = rng.random(self.batch_size) < 0.5
@@ -114,7 +115,7 @@ class Batches:
         seen, wanted = self._cut(inputs[share], places), self._cut(targets[share], places)
         if self.camera:
             for place, crop in zip(range(self.batch_size)[share], seen, strict=True):
-                crop[:] = self.camera(crop, np.random.default_rng((self.seed, 2, step, place)))
+                crop[:] = self.camera(crop, np.random.default_rng((self.seed, SEEN, step, place)))
         return torch.from_numpy(seen), torch.from_numpy(wanted)
 
     def _cut(self, images: list[Array], places: list[tuple[npt.NDArray[np.int64], bool]]) -> Array:
@@ -133,7 +134,7 @@ class Graded(Batches):
 
     def strengths(self, step: int) -> npt.NDArray[np.float32]:
         """(batch_size,): evenly over [0,1), some exactly 1; at 0, which is the input, there is nothing to learn."""
-        drawn = np.random.default_rng((self.seed, 2, step)).random(self.batch_size, np.float32)
+        drawn = np.random.default_rng((self.seed, STRENGTHS, step)).random(self.batch_size, np.float32)
         return np.minimum((1 + AT_FULL) * drawn, 1)
 
     def raw(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:

@@ -54,7 +54,7 @@ def make(params: Params, name: str, block: Student) -> Path:
     from accelerate.utils import set_seed
 
     from models.students import build_student
-    from tasks.train import CODE, digests, learn, make_recipe
+    from tasks.learning import CODE, digests, learn, make_recipe
 
     pairs = STUDENTS / name / "pairs"
     work = {"architecture": block.architecture.model_dump(), "train": block.train.model_dump(), "code": digests(CODE)}

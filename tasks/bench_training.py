@@ -91,7 +91,7 @@ def our_step(block: Student, inputs: Pictures, targets: Pictures) -> Iterator[Ca
     from models.batches import Batches
     from models.students import build_student
     from models.training import Recipe, ahead, begin, train_step
-    from tasks.train import make_terms
+    from tasks.learning import make_terms
 
     settings = block.train
     chosen = settings.model_dump(include={"steps", "learning_rate", "weight_decay", "warmup_steps", "ema_decay"})

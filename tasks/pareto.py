@@ -44,7 +44,7 @@ def finish(
     folder: Path, pairs: Path, params: Params, trained: "nn.Module", record: Mapping[str, Any], curve: "list[Line]"
 ) -> None:
     """Make student/ and exported/ of what has just been trained, and drop the checkpoints."""
-    from tasks.train import publish
+    from tasks.learning import publish
 
     count = sum(parameter.numel() for parameter in trained.parameters())
     publish(folder / "student", trained, {**record, "parameters": count}, curve)

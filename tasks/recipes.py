@@ -65,7 +65,7 @@ def read_plan(path: Path, plan: str, only: Sequence[str]) -> Plan:
 
 def make(params: Params, name: str, block: Student) -> Path:
     """The folder with student/ and seconds.json of one recipe and seed; made if it is not there yet."""
-    from tasks.train import CODE, digests, first, learn, make_recipe, publish, start_record
+    from tasks.learning import CODE, digests, first, learn, make_recipe, publish, start_record
 
     start = start_record(Path(block.init), block)
     work = block.model_dump(include={"architecture", "train"}) | {"init": start, "code": digests(CODE)}

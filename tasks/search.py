@@ -52,7 +52,7 @@ def prepare(name: str, asked: Asked) -> Work:
     """Check what is asked and name the study by everything that decides its result, but for how long it goes on."""
     from models.losses import check_losses
     from models.torch_setup import prepare_torch
-    from tasks.train import CODE, digests
+    from tasks.learning import CODE, digests
 
     given = {"trials": asked.trials, "minutes": asked.minutes, "steps": asked.steps, "max-p90-ms": asked.max_p90_ms}
     for option, value in given.items():

@@ -158,7 +158,7 @@ def learned(
     from accelerate.utils import set_seed
 
     from models.students import build_student
-    from tasks.train import learn, make_recipe
+    from tasks.learning import learn, make_recipe
 
     set_seed(block.train.seed)
     student = build_student(block.architecture.model_dump(), block.pairs.size)

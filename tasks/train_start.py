@@ -154,7 +154,7 @@ def with_one_head(student: "nn.Module", effect: int) -> "nn.Module":
 def make(out: Path, name: str, steps: int, seed: int) -> None:
     """Write the folder, whole or not at all."""
     from models.torch_setup import prepare_torch
-    from tasks.train import publish
+    from tasks.learning import publish
 
     params = load_params()
     block = params.student(name)

@@ -29,17 +29,8 @@ def named(prune: float, low_rank: float) -> str:
 def make(params: Params, name: str, block: Student) -> Path:
     """The folder with student/ and exported/ of what `block.compress` makes of the student; made if it is not there."""
     from models.students import load_student
-    from tasks.train import (
-        CODE,
-        ROUNDING_CODE,
-        compress,
-        digests,
-        going_on,
-        learn,
-        learn_rounded,
-        make_recipe,
-        recovery_recipe,
-    )
+    from tasks.learning import CODE, ROUNDING_CODE, digests, going_on, learn, make_recipe
+    from tasks.train import compress, learn_rounded, recovery_recipe
 
     source = STUDENTS / name / "student"
     record = read_json(source / "student.json")

@@ -24,8 +24,8 @@ from models.teachers.student import StudentTeacher
 from models.terms import Pictures
 from models.torch_setup import prepare_torch
 from models.training import begin, run, validate
+from tasks.learning import make_recipe, publish
 from tasks.params import load_params
-from tasks.train import make_recipe, publish
 
 ROWS, TESTED = 500, 48
 BIG = {"encoder": "patches2_32_64_128_192", "decoder_channels": [128, 64, 32]}

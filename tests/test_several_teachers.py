@@ -24,9 +24,9 @@ from models.teachers.pinned import places, without_places
 from models.teachers.regions import REGIONS, MaskModel, shares
 from tasks.cluster_actor import put_in
 from tasks.files import read_json
+from tasks.learning import publish
 from tasks.need import size_mib
 from tasks.params import load_params, parse_params
-from tasks.train import publish
 
 PAINTER = {"kind": "painter", "name": "oil", "version": 1, "style": "oil"}
 

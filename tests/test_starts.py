@@ -16,11 +16,12 @@ from test_train import write_repository
 from models.errors import UserError
 from tasks.bumps import Base
 from tasks.files import read_json, sha256_bytes, write_json
+from tasks.learning import start_record
 from tasks.mlflow_client import connected
 from tasks.params import load_params
 from tasks.registry import keep_student, note, record, register_student
 from tasks.starts import FIELDS, Start, champion_start, find_weights, kept_weights
-from tasks.train import start_record, train
+from tasks.train import train
 
 SHA = sha256_bytes(b"weights")
 

@@ -21,8 +21,10 @@ from models.checkpoints import restore_about
 from models.errors import UserError
 from models.students import load_student
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
+from tasks.learning import start_record
 from tasks.params import load_params
-from tasks.train import check_pairs, own_checkpoint, start_record, train
+from tasks.taught import check_pairs
+from tasks.train import own_checkpoint, train
 
 STUDENT = Path("data/students/oil/student")
 STAGE = [sys.executable, "-m", "tasks.train", "--student", "oil"]

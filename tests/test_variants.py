@@ -11,9 +11,10 @@ from test_train import write_repository
 from models.errors import UserError
 from models.students import load_student
 from tasks.files import read_json, read_jsonl
+from tasks.learning import publish
 from tasks.params import Compress, load_params
 from tasks.pareto import front
-from tasks.train import publish, train
+from tasks.train import train
 from tasks.variants import make as make_variant
 from tasks.variants import named, variants
 
