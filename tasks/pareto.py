@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.training import Line
-    from tasks.quality import Model
+    from tasks.quality import Model, Pictures
 
 PRECISIONS = ("fp32", "int8")
 SHOWN = ("explained_effect", "sharpness_ratio", "ms_ssim", "psnr_db")
@@ -155,13 +155,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def samples(models: "Mapping[str, Model]", pairs: Path) -> bytes:
     """A PNG of some test pictures: input, teacher, and what each model makes of it."""
-    from tasks.quality import read_pairs, to_bytes
+    from tasks.quality import read_pairs
 
     inputs, targets = read_pairs(pairs, "test")
     rows = spread(len(inputs), PICTURES)
-    columns = {"input": inputs[rows], "teacher": targets[rows]}
-    columns |= {name: to_bytes(model(inputs[rows])) for name, model in models.items()}
-    sheet = {str(place + 1): {name: column[place] for name, column in columns.items()} for place in range(len(rows))}
+    return side_by_side(models, inputs[rows], targets[rows])
+
+
+def side_by_side(models: "Mapping[str, Model]", inputs: "Pictures", targets: "Pictures") -> bytes:
+    """A PNG with a row for each of (N,S,S,3) uint8 pairs: input, teacher, and what each model makes of it."""
+    from tasks.quality import to_bytes
+
+    columns = {"input": inputs, "teacher": targets}
+    columns |= {name: to_bytes(model(inputs)) for name, model in models.items()}
+    sheet = {str(place + 1): {name: column[place] for name, column in columns.items()} for place in range(len(inputs))}
     return sample_sheet(sheet, {name: name for name in columns})
 
 

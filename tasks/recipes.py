@@ -7,6 +7,7 @@ curves.png (explained effect on the validation pairs over samples) and samples.p
 is finished is kept in data/.work/NAME/recipes.
 
 Command: python -m tasks.recipes PLAN --student NAME [--steps 600] [--seeds 0 1 2] [--only RECIPE ...] [--latency]
+[--library]
 """
 
 import argparse
@@ -15,7 +16,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from models.errors import UserError
 from tasks.charts import curves_png
@@ -23,10 +26,14 @@ from tasks.files import read_json, read_jsonl, replacing_folder, sha256_json, wr
 from tasks.machine_state import machine
 from tasks.markdown import markdown
 from tasks.params import Params, Student, changed_student, load_params, parse_yaml
-from tasks.pareto import LITERT, export_beside, samples, timed
+from tasks.pareto import LITERT, export_beside, samples, side_by_side, timed
 from tasks.stage import STUDENTS, guarded, work_folder
 
+if TYPE_CHECKING:
+    from tasks.quality import Model
+
 COMPARED = Path("data/recipes")
+LIBRARY = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
 PLANS = Path(__file__).with_suffix(".yaml")
 # Of quality.json and headings; the last two of a set, not of a picture.
 FIGURES = {
@@ -184,8 +191,29 @@ def curves(
     return found
 
 
-def recipes(name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int], latency: bool) -> None:
-    """Make all students, measure them and write `out`."""
+def on_library(models: "Mapping[str, Model]", block: Student) -> bytes:
+    """A PNG of LIBRARY's photographs, which may be shown anywhere: input, teacher, and what each model makes of it."""
+    from models.teachers import load_teacher
+    from tasks.pictures import crop_and_resize, decode_picture
+    from tasks.quality import to_bytes
+    from tasks.sources import library_sources
+
+    pictures = []
+    for source in library_sources("scikit-image"):
+        if source.path.name in LIBRARY:
+            pixels = decode_picture(source.path.read_bytes())
+            side = min(pixels.shape[:2])
+            left, top = (pixels.shape[1] - side) // 2, (pixels.shape[0] - side) // 2
+            pictures.append(crop_and_resize(pixels, (left, top, side), block.pairs.size))
+    inputs = np.stack(pictures)
+    teacher = load_teacher(block.teacher.model_dump())
+    return side_by_side(models, inputs, to_bytes(teacher(inputs, [0] * len(inputs))))
+
+
+def recipes(
+    name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int], latency: bool, library: bool = False
+) -> None:
+    """Make all students, measure them and write `out`; the sheet is of test pictures, or of the library's."""
     import torch
 
     from models.students import load_student
@@ -210,7 +238,7 @@ def recipes(name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int
     title = f"{name}, {steps} steps, {len(seeds)} seeds"
     with torch.inference_mode():
         models = {label: of_torch(load_student(made[0] / "student")) for label, made in folders.items()}
-        sheet = samples(models, pairs)
+        sheet = on_library(models, block) if library else samples(models, pairs)
     about = {"student": name, "steps": steps, "seeds": list(seeds), "recipes": plan, "machine": machine()}
     with replacing_folder(out) as made:
         write_json(made / "recipes.json", about | {"rows": rows})
@@ -229,6 +257,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=600, help="of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--latency", action="store_true", help="export the first seed's student of each and time it")
+    parser.add_argument("--library", action="store_true", help="photographs of scikit-image in samples.png")
     parser.add_argument("--out", type=Path, help="default: data/recipes/PLAN/NAME")
     asked = parser.parse_args()
     guarded(
@@ -240,6 +269,7 @@ if __name__ == "__main__":
             steps=asked.steps,
             seeds=asked.seeds,
             latency=asked.latency,
+            library=asked.library,
         ),
         asked.student,
     )

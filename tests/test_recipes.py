@@ -45,7 +45,9 @@ def test_recipes_are_compared_over_their_seeds(here: Path) -> None:
     # Again: nothing is trained twice, and the figures are the same but for what it took.
     before = {path: path.stat().st_mtime_ns for path in (here / "data/.work").rglob("weights.safetensors")}
     assert len(before) == 4
-    recipes("oil", out, PLAN, steps=10, seeds=[0, 1], latency=False)
+    sheet = (out / "samples.png").read_bytes()
+    recipes("oil", out, PLAN, steps=10, seeds=[0, 1], latency=False, library=True)
+    assert (out / "samples.png").read_bytes() != sheet
     assert {path: path.stat().st_mtime_ns for path in (here / "data/.work").rglob("weights.safetensors")} == before
     assert read_json(out / "recipes.json")["rows"] == found["rows"]
 
