@@ -15,7 +15,7 @@ from test_train import write_repository
 
 from models.errors import UserError
 from tasks.bumps import Base
-from tasks.files import read_json, sha256_bytes, write_json
+from tasks.files import read_json, sha256_bytes, sha256_file, write_json
 from tasks.learning import start_record
 from tasks.mlflow_client import connected
 from tasks.params import load_params
@@ -186,6 +186,13 @@ def test_a_slider_begins_with_a_champion_that_has_one(
     assert found == record | {"weights_sha256": SHA}
     write_json(tmp_path / "start/student.json", found)
     assert start_record(tmp_path / "start", block) == SHA
+
+
+def test_the_shipped_start_weights_fit_the_shipped_students(repository: Path) -> None:
+    shipped = repository / "models/start/oil"
+    for block in load_params(repository / "params.yaml").students.values():
+        assert start_record(shipped, block) == sha256_file(shipped / "weights.safetensors")
+    assert sum(file.stat().st_size for file in shipped.iterdir()) < 3e6
 
 
 def test_init_is_kept_where_it_is_asked_for_or_shared(toy: Path, client: Any, started: Callable[[], Start]) -> None:
