@@ -6,10 +6,11 @@ Measured where the field notes say so (docs/decisions/0003 and 0010): int8 fidel
 from models.steps import Step
 
 MOBILENET_V4 = "an encoder without it, such as mobilenetv4_conv_small_050"
+GATE = "squeeze-excite that ends in ReLU6, as patches2_16_32_64_96_se has, or an encoder without any"
 # By a part of the class's name of any module around the operation; the first that fits.
 BY_CLASS = {
-    "SqueezeExcite": f"no squeeze-excite, whose mean and gate stay float in ONNX Runtime: {MOBILENET_V4}",
-    "SEModule": f"no squeeze-excite, whose mean and gate stay float in ONNX Runtime: {MOBILENET_V4}",
+    "SqueezeExcite": GATE,
+    "SEModule": GATE,
     "Hardswish": f"ReLU6, exact in int8: {MOBILENET_V4}",
     "HardSwish": f"ReLU6, exact in int8: {MOBILENET_V4}",
     "InstanceNorm": "BatchNorm, which folds into the convolution before it",
@@ -21,7 +22,7 @@ BY_CLASS = {
 BY_OPERATION = {
     "HARD_SWISH": f"ReLU6, exact in int8: {MOBILENET_V4}",
     "HardSwish": f"ReLU6, exact in int8: {MOBILENET_V4}",
-    "HardSigmoid": f"no squeeze-excite and no hard sigmoid: {MOBILENET_V4}",
+    "HardSigmoid": GATE,
     "LOGISTIC": f"ReLU6 in the place of what a sigmoid gates: {MOBILENET_V4}",
     "GELU": "ReLU6, exact in int8",
     "Erf": "ReLU6, exact in int8",
@@ -30,8 +31,8 @@ BY_OPERATION = {
     "LeakyRelu": "ReLU6",
     "PRELU": "ReLU6: PReLU has no int8 form in ai-edge-quantizer",
     "PRelu": "ReLU6",
-    "MEAN": "no global pooling within the network",
-    "ReduceMean": "no global pooling within the network",
+    "MEAN": "a mean over the whole picture (AdaptiveAvgPool2d(1)), or none within the network",
+    "ReduceMean": "a mean over the whole picture (AdaptiveAvgPool2d(1)), or none within the network",
     "AVERAGE_POOL_2D": f"convolutions of stride 2, no pooling: {MOBILENET_V4}",
     "MAX_POOL_2D": f"convolutions of stride 2, no pooling: {MOBILENET_V4}",
     "PADV2": f"convolutions of stride 2, no pooling with a border of its own: {MOBILENET_V4}",

@@ -89,7 +89,7 @@ def test_each_operation_is_found_in_its_layer(bad: Exportability) -> None:
     assert layers(bad, "concatenation", "CONCATENATION") == ["decoder.0"]
     assert layers(bad, "full resolution", "CONV_2D") == ["head"]
     assert layers(bad, "onnx float", "HardSwish") == ["encoder.inner.2"]
-    assert layers(bad, "onnx float", "ReduceMean") == ["encoder.inner.3"]
+    assert layers(bad, "onnx float", "ReduceMean") == []  # written as a pool (models/onnx_export.py)
     assert layers(bad, "onnx float", "HardSigmoid") == ["encoder.inner.3.gate"]
 
 
@@ -97,7 +97,7 @@ def test_each_finding_says_what_to_use_instead(bad: Exportability) -> None:
     told = {(one.op, one.layer): one.instead for one in bad.findings}
     assert "ReLU6" in told["LEAKY_RELU", "encoder.inner.1"]
     assert "ReLU6" in told["HARD_SWISH", "encoder.inner.2"]
-    assert "no squeeze-excite" in told["HardSigmoid", "encoder.inner.3.gate"]
+    assert "ends in ReLU6" in told["HardSigmoid", "encoder.inner.3.gate"]
     assert "BatchNorm" in told["RSQRT", "encoder.inner.4"]
     assert "upsample: bilinear" in told["RESIZE_NEAREST_NEIGHBOR", "decoder.0"]
     assert "skip: add" in told["CONCATENATION", "decoder.0"]
@@ -108,7 +108,7 @@ def test_its_figures(bad: Exportability) -> None:
     figures = bad.figures
     assert figures["partitions"] == figures["fallbacks"] + 1 == 5
     assert figures["float_islands"] == figures["concatenations"] == figures["full_resolution"] == 1
-    assert figures["onnx_float_operations"] == 3
+    assert figures["onnx_float_operations"] == 2
     assert figures["operations"] > 20
     assert set(bad.files) == {INT8, "litert fp32", ONNX}
 
@@ -214,7 +214,6 @@ def test_the_reference_student_is_found_out(limits: Limits) -> None:
     found = inspect(student.eval(), 128, samples(128))
     assert len(layers(found, "fallback", "HARD_SWISH")) == 18
     assert layers(found, "fallback", "HARD_SWISH")[:2] == ["encoder.act1", "encoder.blocks.2.0.bn1.act"]
-    assert layers(found, "onnx float", "ReduceMean")[0] == "encoder.blocks.0.0.se"
     assert layers(found, "onnx float", "HardSigmoid")[0] == "encoder.blocks.0.0.se.gate"
     nearest = [*(f"decoder.{level}" for level in range(4)), "forward"]
     assert layers(found, "fallback", "RESIZE_NEAREST_NEIGHBOR") == nearest
