@@ -56,11 +56,13 @@ def pool_by_name(graph: Any) -> None:
     """Write means over the picture as GlobalAveragePool, which ONNX Runtime can quantise, as it cannot ReduceMean."""
     from onnx.numpy_helper import to_array
 
-    constants = {one.name: to_array(one).ravel().tolist() for one in graph.initializer}
+    constants = {one.name: one for one in graph.initializer}
     for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        axes = to_array(constants[node.input[1]]).ravel().tolist()
         options = {one.name: one.i for one in node.attribute}
-        axes = constants.get(node.input[1]) if node.op_type == "ReduceMean" and len(node.input) > 1 else None
-        if axes is not None and sorted(axis % 4 for axis in axes) == [2, 3] and options.get("keepdims", 1):
+        if sorted(axis % 4 for axis in axes) == [2, 3] and options.get("keepdims", 1):
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
 

@@ -45,6 +45,7 @@ class Term(nn.Module):
     """A part of what a student is taught by; `paths` are the modules of the student that it wants the output of."""
 
     paths: tuple[str, ...] = ()
+    compiles = False  # whether it does the same at every step, so that compiling it pays
 
     def forward(self, look: Look) -> dict[str, Part]:
         """The parts of the loss by name; none is as good as a weight of 0."""
@@ -68,6 +69,8 @@ class Term(nn.Module):
 
 class Pictures(Term):
     """The losses of models/losses.py between the student's pictures and the teacher's, by name and weight."""
+
+    compiles = True
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()

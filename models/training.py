@@ -29,7 +29,7 @@ from models.batches import Array, Batches, to_tensor
 from models.checkpoints import restore_about, restore_state, save_state
 from models.errors import UserError
 from models.processes import agree, average_buffers, average_gradients, stop_when_asked
-from models.terms import Look, Part, Pictures, Term, inner_outputs, share_of_gradient, total
+from models.terms import Look, Part, Term, inner_outputs, share_of_gradient, total
 
 Line = dict[str, Any]
 GPU_MAKERS = 4  # threads that make batches for a GPU
@@ -193,7 +193,7 @@ def run(
     if recipe.compile:
         training.student.compile()
         for term in training.terms:
-            if isinstance(term, Pictures):
+            if term.compiles:
                 term.compile()
     with stop_when_asked() as asked, ahead(batches, training.step, mine, accelerator.device) as following:
         while training.step < recipe.steps:

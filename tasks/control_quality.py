@@ -22,12 +22,9 @@ Slider = Callable[[Pictures, float], Floats]  # (B,S,S,3) uint8 at a strength ->
 Table = npt.NDArray[np.float64]
 
 
-def control_quality(folder: Path, work: Work) -> dict[str, Any] | None:
-    """quality.json's `control`: figures of the slider and of the files at a fixed strength; None without a slider."""
-    opened = open_slider(folder, work)
-    if not opened:
-        return None
-    found = slider_figures(*opened, work.inputs, work.targets)
+def control_quality(folder: Path, work: Work, name: str, slide: Slider) -> dict[str, Any]:
+    """quality.json's `control`: figures of what `open_slider` gave, and of the files at a fixed strength."""
+    found = slider_figures(name, slide, work.inputs, work.targets)
     found["files"] = {
         one["file"]: {"strength": one["strength"], "explained_effect": fixed_effect(folder, one, work)}
         for one in work.exported["control"]
@@ -52,13 +49,9 @@ def open_slider(folder: Path, work: Work) -> tuple[str, Slider] | None:
     return name, slide
 
 
-def slider_strip(folder: Path, work: Work) -> bytes:
-    """A PNG of test pictures at STRIP, side by side; empty without a slider."""
-    opened = open_slider(folder, work)
-    if not opened:
-        return b""
-    _, slide = opened
-    shown = np.asarray(work.inputs[:STRIP_ROWS])
+def slider_strip(slide: Slider, inputs: Pictures) -> bytes:
+    """A PNG of the first of the test pictures at STRIP, side by side."""
+    shown = np.asarray(inputs[:STRIP_ROWS])
     columns = [np.concatenate(list(to_bytes(slide(shown, strength)))) for strength in STRIP]
     return png(np.concatenate(columns, axis=1))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from tasks.control_quality import control_quality, slider_strip
+from tasks.control_quality import control_quality, open_slider, slider_strip
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
 from tasks.phone import student_evidence, with_video
@@ -43,7 +43,8 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
     video = read_json(folder / "video" / "video.json")
     quality = summarise(columns, work, with_video(student_evidence(work, models, columns, smooth), video), smooth)
-    control = control_quality(folder, work)
+    slider = open_slider(folder, work)
+    control = control_quality(folder, work, *slider) if slider else None
     if control:
         quality["control"] = control
     evidence = Evidence(
@@ -59,7 +60,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         variants=read_json(folder / "variants" / "variants.json"),
         video=video,
         clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
-        slider=slider_strip(folder, work),
+        slider=slider_strip(slider[1], work.inputs) if slider else b"",
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
     )
     rows = pick(quality["per_sample"], params.evaluate.grid)

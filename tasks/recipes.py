@@ -194,18 +194,13 @@ def curves(
 def on_library(models: "Mapping[str, Model]", block: Student) -> bytes:
     """A PNG of LIBRARY's photographs, which may be shown anywhere: input, teacher, and what each model makes of it."""
     from models.teachers import load_teacher
-    from tasks.pictures import crop_and_resize, decode_picture
+    from tasks.features import centre_square
+    from tasks.pictures import decode_picture
     from tasks.quality import to_bytes
     from tasks.sources import library_sources
 
-    pictures = []
-    for source in library_sources("scikit-image"):
-        if source.path.name in LIBRARY:
-            pixels = decode_picture(source.path.read_bytes())
-            side = min(pixels.shape[:2])
-            left, top = (pixels.shape[1] - side) // 2, (pixels.shape[0] - side) // 2
-            pictures.append(crop_and_resize(pixels, (left, top, side), block.pairs.size))
-    inputs = np.stack(pictures)
+    photographs = [source.path for source in library_sources("scikit-image") if source.path.name in LIBRARY]
+    inputs = np.stack([centre_square(decode_picture(path.read_bytes()), block.pairs.size) for path in photographs])
     teacher = load_teacher(block.teacher.model_dump())
     return side_by_side(models, inputs, to_bytes(teacher(inputs, [0] * len(inputs))))
 

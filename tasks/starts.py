@@ -24,14 +24,8 @@ from tasks.stage import WORK
 RECORDS = Path("models/start/champions")
 RECORD, WEIGHTS = "student.json", "weights.safetensors"
 KEPT = WORK / "starts"
-FIELDS = (
-    "architecture",
-    "control",
-    "size",
-    "compress",
-    "ranks",
-    "weights_sha256",
-)  # what begins with them asks of a record
+# What begins with weights asks of their record.
+FIELDS = ("architecture", "control", "size", "compress", "ranks", "weights_sha256")
 
 
 def kept_weights(sha256: str) -> Path:

@@ -23,7 +23,7 @@ from models.terms import Pictures
 from models.torch_setup import prepare_torch
 from models.training import begin, run
 from tasks import quantise
-from tasks.control_quality import STRIP, STRIP_ROWS, control_quality, slider_figures, slider_strip
+from tasks.control_quality import STRIP, STRIP_ROWS, control_quality, open_slider, slider_figures, slider_strip
 from tasks.files import sha256_file, write_json
 from tasks.quality import Work
 
@@ -235,12 +235,14 @@ def test_the_figures_are_of_the_files(made: Path) -> None:
         verdicts=[],
         photos=[],
     )
-    found = control_quality(made, work)
-    assert found is not None and found["identity_levels"] < 1e-3
+    opened = open_slider(made, work)
+    assert opened is not None
+    found = control_quality(made, work, *opened)
+    assert found["identity_levels"] < 1e-3
     own = found["explained_effect"]["0.5"]
     of_float = found["files"]["student.at-0.5.fp32.tflite"]
     assert of_float == {"strength": 0.5, "explained_effect": pytest.approx(own, abs=1e-4)}
     assert found["files"]["student.at-0.5.int8.tflite"]["explained_effect"] == pytest.approx(own, abs=0.02)
-    strip = np.asarray(Image.open(io.BytesIO(slider_strip(made, work))))
+    strip = np.asarray(Image.open(io.BytesIO(slider_strip(opened[1], work.inputs))))
     assert strip.shape == (STRIP_ROWS * SIZE, len(STRIP) * SIZE, 3)
     np.testing.assert_array_equal(strip[:SIZE, :SIZE], inputs[0])  # at 0 the picture as it is
