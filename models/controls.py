@@ -46,14 +46,10 @@ class Controlled(UNet):
 
     def features(self, x: Tensor, strength: Tensor | None = None) -> Tensor:
         """As the UNet's, at strengths (B,) in [0,1]; full ones unless told."""
-        films = iter(self.film(full(x) if strength is None else strength))
+        films = self.film(full(x) if strength is None else strength)
         *skips, y = self.encoder(x)
-        for level, skip in zip(self.decoder, reversed(skips), strict=False):
-            y = level.join(y, skip)
-            for block in level.blocks():
-                scale, shift = next(films)
-                convolution, norm, activation = block
-                y = activation(norm(convolution(y)) * scale + shift)
+        for number, (level, skip) in enumerate(zip(self.decoder, reversed(skips), strict=False)):
+            y = level(y, skip, films[2 * number : 2 * number + 2])
         return self.finished(y)
 
     def forward(self, x: Tensor, strength: Tensor | None = None) -> Tensor:

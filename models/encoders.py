@@ -17,9 +17,22 @@ from models.torch_setup import import_timm
 PATCHES = re.compile(r"patches(?P<patch>\d+)(?P<widths>(?:_\d+)+)(?P<gates>_se)?")
 
 
+class Block(nn.Sequential):
+    """Convolution, BatchNorm and, if it has one, an activation."""
+
+    def forward(self, x: Tensor, film: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B,C,H,W) -> (B,C',H',W'); `film` is a scale and a shift, (B,C',1,1) both, before the activation."""
+        if film is None:
+            made: Tensor = super().forward(x)
+            return made
+        convolution, norm, activation = self
+        filmed: Tensor = activation(norm(convolution(x)) * film[0] + film[1])
+        return filmed
+
+
 def conv_bn(
     inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, activate: bool = True
-) -> nn.Sequential:
+) -> Block:
     """Convolution, BatchNorm and, if asked, ReLU6; keeps the spatial size but for the stride."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
@@ -27,7 +40,7 @@ def conv_bn(
     ]
     if activate:
         layers.append(nn.ReLU6(inplace=True))
-    return nn.Sequential(*layers)
+    return Block(*layers)
 
 
 class InvertedBlock(nn.Module):

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.runtimes import Sample, arrays
 from models.silence import silence
 
-Images = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
 MOST = 32.0  # the largest factor: a channel that is dead on all samples stays small
@@ -102,8 +102,8 @@ class Graph:
         return bytes(self._tools.convert_object_to_bytearray(self.model))
 
 
-def equalise(content: bytes, samples: Iterable[Images], threads: int) -> tuple[bytes, dict[str, Rescaled]]:
-    """A float32 flatbuffer whose channels reach equally far on `samples`, each (1,S,S,3), computing the same.
+def equalise(content: bytes, samples: Iterable[Sample], threads: int) -> tuple[bytes, dict[str, Rescaled]]:
+    """A float32 flatbuffer whose channels reach equally far on `samples`, pictures (1,S,S,3), computing the same.
 
     Beside it what was done to each convolution, by its output's name, so that it can be done to another file of the
     same student.
@@ -183,7 +183,7 @@ def ties(graph: Graph, operator: Any) -> bool:
     return len(channels) == 1 and plain and not stored_summand
 
 
-def find_peaks(content: bytes, tensors: list[int], samples: Iterable[Images], threads: int) -> dict[int, Array]:
+def find_peaks(content: bytes, tensors: list[int], samples: Iterable[Sample], threads: int) -> dict[int, Array]:
     """The largest magnitude that each channel of each tensor reaches on the samples: tensor -> (C,)."""
     with silence():
         from ai_edge_litert.interpreter import Interpreter
@@ -192,10 +192,11 @@ def find_peaks(content: bytes, tensors: list[int], samples: Iterable[Images], th
             model_content=content, num_threads=threads, experimental_preserve_all_tensors=True
         )
         interpreter.allocate_tensors()
-    start = interpreter.get_input_details()[0]["index"]
+    taken = sorted(interpreter.get_input_details(), key=lambda one: -len(one["shape"]))  # the picture first
     peaks: dict[int, Array] = {}
     for sample in samples:
-        interpreter.set_tensor(start, sample)
+        for entry, values in zip(taken, arrays(sample), strict=True):
+            interpreter.set_tensor(entry["index"], values)
         interpreter.invoke()
         for tensor in tensors:
             values = interpreter.get_tensor(tensor)

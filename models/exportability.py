@@ -87,7 +87,7 @@ def inspect(student: Any, size: int, samples: Sequence[Images], threads: int = 1
     work: dict[str, Callable[[], bytes]] = {
         ONNX: lambda: to_onnx(student, size),
         FLOAT: lambda: to_litert(student, size),
-        INT8: lambda: to_litert_int8(files[FLOAT], samples, threads),
+        INT8: lambda: to_litert_int8(files[FLOAT], [(one,) for one in samples], threads),
     }
     for name, convert in work.items():
         with silence():

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from models.equalise import CONVOLUTIONS, Graph, Rescaled, equalise
+from models.runtimes import Sample, arrays
 from models.silence import silence
 
-Images = npt.NDArray[np.float32]
+ACTIVATION = re.compile(r"\.activation\.\w+$")  # a tensor that is named by one
 
 
 @dataclass(slots=True)
@@ -41,7 +41,8 @@ def find_layers(content: bytes, modules: Collection[str] = ()) -> list[Layer]:
     for kind, operator in graph.operators:
         # What has no name of its own, as the shuffle, belongs to the layer before.
         name = module_path(graph.name(operator), kind in CONVOLUTIONS, modules) or name
-        layer = layers.setdefault(name, Layer(name=name, block=block_of(f"{name}.")))
+        own = ACTIVATION.search(graph.name(operator).partition(";")[0])
+        layer = layers.setdefault(name, Layer(name=name, block=block_of(name if own else f"{name}.")))
         layer.outputs.append(graph.name(operator))
         if kind in CONVOLUTIONS:
             layer.block = block_of(name)
@@ -84,8 +85,8 @@ def block_of(layer: str) -> str:
 class LiteRtQuantiser:
     """Makes int8 flatbuffers of one float32 flatbuffer."""
 
-    def __init__(self, content: bytes, samples: Iterable[Images], threads: int, modules: Collection[str] = ()) -> None:
-        """Equalise and calibrate on `samples`, each (1,S,S,3) in [0,1]; takes some seconds."""
+    def __init__(self, content: bytes, samples: Iterable[Sample], threads: int, modules: Collection[str] = ()) -> None:
+        """Equalise and calibrate on `samples`, pictures (1,S,S,3) in [0,1]; takes some seconds."""
         samples = list(samples)
         self.layers = find_layers(content, modules)
         self._content, done = equalise(content, samples, threads)
@@ -101,7 +102,7 @@ class LiteRtQuantiser:
         return _quantised(self._content, recipe, self._ranges)
 
 
-def calibrate(content: bytes, samples: Sequence[Images], threads: int, bits: int = 8) -> dict[str, Any]:
+def calibrate(content: bytes, samples: Sequence[Sample], threads: int, bits: int = 8) -> dict[str, Any]:
     """The smallest and largest value of every activation on the samples, by tensor name."""
     with silence():
         from ai_edge_quantizer import calibrator
@@ -110,7 +111,7 @@ def calibrate(content: bytes, samples: Sequence[Images], threads: int, bits: int
         observer = calibrator.Calibrator(content, num_threads=threads, qsv_update_func=qsv_utils.min_max_update)
         [(signature, names)] = observer.get_signature_list().items()
         # A list: a generator would be spent on counting it.
-        data = {signature: [{names["inputs"][0]: sample} for sample in samples]}
+        data = {signature: [dict(zip(sorted(names["inputs"]), arrays(one), strict=True)) for one in samples]}
         observer.calibrate(data, static_recipe(bits))
         return dict(observer.get_model_qsvs())
 
@@ -147,12 +148,12 @@ def _quantised(content: bytes, recipe: Any, ranges: dict[str, Any] | None) -> by
         return bytes(result.quantized_model)
 
 
-def to_litert_int8(content: bytes, samples: Iterable[Images], threads: int) -> bytes:
-    """The int8 flatbuffer of a float32 one, calibrated on `samples`, each (1,S,S,3) in [0,1]."""
+def to_litert_int8(content: bytes, samples: Iterable[Sample], threads: int) -> bytes:
+    """The int8 flatbuffer of a float32 one, calibrated on `samples`, pictures (1,S,S,3) in [0,1]."""
     return LiteRtQuantiser(content, samples, threads).quantised()
 
 
-def to_litert_w8a16(content: bytes, samples: Iterable[Images], threads: int) -> bytes:
+def to_litert_w8a16(content: bytes, samples: Iterable[Sample], threads: int) -> bytes:
     """int8 weights and int16 activations: nearly exact, and some twenty times slower than int8 on a CPU."""
     return _quantised(content, static_recipe(16), calibrate(content, list(samples), threads, bits=16))
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.equalise import Rescaled
-from models.onnx_export import INPUT, strip
+from models.onnx_export import INPUT, STRENGTH, strip
+from models.runtimes import Sample, arrays
 from models.silence import silence
 
 Images = npt.NDArray[np.float32]
@@ -23,9 +24,9 @@ class OnnxQuantiser:
     """Makes int8 models of one float32 model."""
 
     def __init__(
-        self, content: bytes, samples: Iterable[Images], rescaled: Mapping[str, Rescaled] | None = None
+        self, content: bytes, samples: Iterable[Sample], rescaled: Mapping[str, Rescaled] | None = None
     ) -> None:
-        """Equalise as told by layer, and take note of `samples`, each (1,S,S,3) in [0,1], to calibrate on."""
+        """Equalise as told by layer, and take note of `samples`, pictures (1,S,S,3) in [0,1], to calibrate on."""
         self._samples = list(samples)
         self._ranges = b""
         with tempfile.TemporaryDirectory() as folder, silence():
@@ -94,12 +95,16 @@ def rescale(graph: Any, rescaled: Mapping[str, Rescaled]) -> None:
 class _Samples:
     """What ONNX Runtime calls a calibration data reader: one dictionary of inputs a call, then None."""
 
-    def __init__(self, samples: Iterable[Images]) -> None:
-        self._left: Iterator[Images] = iter(samples)
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._left: Iterator[Sample] = iter(samples)
 
     def get_next(self) -> dict[str, Images] | None:
         sample = next(self._left, None)
-        return None if sample is None else {INPUT: np.ascontiguousarray(sample.transpose(0, 3, 1, 2))}
+        if sample is None:
+            return None
+        picture, *strength = arrays(sample)
+        entries = [np.ascontiguousarray(picture.transpose(0, 3, 1, 2)), *strength]
+        return dict(zip((INPUT, STRENGTH), entries, strict=False))
 
 
 def to_onnx_fp16(content: bytes) -> bytes:

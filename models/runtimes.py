@@ -17,6 +17,7 @@ from models.silence import silence
 Images = npt.NDArray[np.float32]
 
 FULL = 1.0  # strength, where nothing else is said
+Sample = tuple[Images] | tuple[Images, float]  # what a model is called on: a picture, or a picture and a strength
 
 
 class Model(Protocol):
@@ -140,6 +141,12 @@ def open_model(path: Path, runtime: str, threads: int = 1) -> Model:
     if not path.is_file():
         raise UserError(f"missing {path}: run the stage that writes it (dvc repro quantise)")
     return RUNTIMES[runtime](path, threads)
+
+
+def arrays(sample: Sample) -> list[Images]:
+    """A sample as a file takes it: the picture (1,S,S,3), and the strength (1,) if there is one."""
+    picture, *strength = sample
+    return [picture, *(np.array([one], np.float32) for one in strength)]
 
 
 def settable(path: Path, inputs: list[Any], strength: float) -> list[Any]:

@@ -9,7 +9,7 @@ UNet: Ronneberger et al. 2015. MobileNet blocks: Howard et al. 2017. Pixel shuff
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.compression import fit
-from models.encoders import conv_bn, make_encoder
+from models.encoders import Block, conv_bn, make_encoder
 from models.errors import UserError
 
 
@@ -36,21 +36,17 @@ class DecoderLevel(nn.Module):
         self.depthwise = conv_bn(joined, joined, kernel=3, groups=joined)
         self.pointwise = conv_bn(joined, outputs)
 
-    def join(self, x: Tensor, skip: Tensor) -> Tensor:
-        """What the blocks are to see: (B,inputs,h,w), (B,skip_channels,2h,2w) -> (B,C,2h,2w)."""
-        x = double(self.project(x), self.upsample)
-        skip = self.lateral(skip)
-        return torch.cat([x, skip], dim=1) if self.concat else x + skip
-
-    def blocks(self) -> tuple[nn.Sequential, nn.Sequential]:
-        """The convolutions after it, each with BatchNorm and ReLU6."""
+    def blocks(self) -> tuple[Block, Block]:
+        """The last convolutions, each with BatchNorm and ReLU6."""
         return self.depthwise, self.pointwise
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(B,inputs,h,w), (B,skip_channels,2h,2w) -> (B,outputs,2h,2w)."""
-        x = self.join(x, skip)
-        for block in self.blocks():
-            x = block(x)
+    def forward(self, x: Tensor, skip: Tensor, films: Sequence[Any] = (None, None)) -> Tensor:
+        """(B,inputs,h,w), (B,skip_channels,2h,2w) -> (B,outputs,2h,2w); `films` are those of `blocks`, if any."""
+        x = double(self.project(x), self.upsample)
+        skip = self.lateral(skip)
+        x = torch.cat([x, skip], dim=1) if self.concat else x + skip
+        for block, film in zip(self.blocks(), films, strict=True):
+            x = block(x, film)
         return x
 
 

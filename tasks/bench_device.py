@@ -69,9 +69,11 @@ def int8_file(name: str, block: Student, work: Path) -> tuple[Path, str]:
     from models.students import build_student
 
     say("converting the default student, which is not trained yet")
-    samples = list(np.random.default_rng(0).random((CALIBRATION, 1, size, size, 3), dtype=np.float32))
+    chance = np.random.default_rng(0).random((CALIBRATION, 1, size, size, 3), dtype=np.float32)
     path = work / "student.int8.tflite"
-    path.write_bytes(to_litert_int8(to_litert(build_student(architecture, size).eval(), size), samples, 1))
+    path.write_bytes(
+        to_litert_int8(to_litert(build_student(architecture, size).eval(), size), [(one,) for one in chance], 1)
+    )
     return path, "random weights"
 
 

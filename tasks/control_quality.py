@@ -3,7 +3,7 @@
 At strength s a picture is to be the input with s of what the teacher changed. Called by tasks/evaluate.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,30 +23,37 @@ Table = npt.NDArray[np.float64]
 
 
 def control_quality(folder: Path, work: Work, name: str, slide: Slider) -> dict[str, Any]:
-    """quality.json's `control`: figures of what `open_slider` gave, and of the files at a fixed strength."""
+    """quality.json's `control`: figures of what `open_slider` gave, and of all other files."""
     found = slider_figures(name, slide, work.inputs, work.targets)
-    found["files"] = {
-        one["file"]: {"strength": one["strength"], "explained_effect": fixed_effect(folder, one, work)}
-        for one in work.exported["control"]
-        if one["strength"] is not None
-    }
+    found["files"], found["sliders"] = {}, {}
+    for one in work.exported["control"]:
+        file = one["file"]
+        if one["strength"] is not None:
+            found["files"][file] = {"strength": one["strength"], "explained_effect": fixed_effect(folder, one, work)}
+        elif file != name:
+            found["sliders"][file] = slider_figures(file, slider_of(folder, one), work.inputs, work.targets)
     return found
 
 
 def open_slider(folder: Path, work: Work) -> tuple[str, Slider] | None:
-    """The name of LiteRT's file with the slider and what runs it; None without a slider."""
-    from models.runtimes import open_model
-
+    """The name of LiteRT's float32 file with the slider and what runs it; None without a slider."""
     files = work.exported.get("control")
     if not files:
         return None
-    name = next(one["file"] for one in files if one["strength"] is None and one["runtime"] == "litert")
-    model = open_model(folder / "exported" / name, "litert", 1)
+    first = next(one for one in files if one["strength"] is None and one["runtime"] == "litert")
+    return first["file"], slider_of(folder, first)
+
+
+def slider_of(folder: Path, file: Mapping[str, Any]) -> Slider:
+    """A file that takes the strength as a function over batches."""
+    from models.runtimes import open_model
+
+    model = open_model(folder / "exported" / file["file"], file["runtime"], 1)
 
     def slide(pictures: Pictures, strength: float) -> Floats:
         return np.concatenate([model(scale(pictures[row : row + 1]), strength) for row in range(len(pictures))])
 
-    return name, slide
+    return slide
 
 
 def slider_strip(slide: Slider, inputs: Pictures) -> bytes:

@@ -8,16 +8,18 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.errors import UserError
 
+if TYPE_CHECKING:
+    from models.runtimes import Sample
+
 Images = npt.NDArray[np.float32]
-Function = Callable[[Images], Images]
-Sample = TypeVar("Sample")  # a picture, or a picture and a strength
+Function = Callable[..., Images]  # called on a sample's parts: (1,S,S,3) in [0,1], and a strength if it takes one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,24 +35,24 @@ class Tolerance:
 
 
 def torch_function(student: Any) -> Function:
-    """A torch student as a function on (1,S,S,3) arrays."""
+    """A torch student as a function on (1,S,S,3) arrays, and a strength if it has a slider."""
     import torch
 
-    def run(images: Images) -> Images:
+    def run(images: Images, *strength: float) -> Images:
         with torch.inference_mode():
-            output: Images = student(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-        return output
+            pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
+            output = student(pictures, *(torch.tensor([one], dtype=torch.float32) for one in strength))
+        made: Images = output.permute(0, 2, 3, 1).numpy()
+        return made
 
     return run
 
 
-def parity(
-    candidate: Callable[[Sample], Images], samples: Sequence[Sample], expected: Sequence[Images]
-) -> dict[str, float]:
+def parity(candidate: Function, samples: "Sequence[Sample]", expected: Sequence[Images]) -> dict[str, float]:
     """How far a file's output lies from torch's: largest difference, mean and worst PSNR over the samples."""
     from models.metrics import psnr_db, to_tensor
 
-    outputs = [candidate(sample) for sample in samples]
+    outputs = [candidate(*sample) for sample in samples]
     pairs = list(zip(outputs, expected, strict=True))
     ratios = [float(psnr_db(to_tensor(output), to_tensor(wanted))) for output, wanted in pairs]
     largest = max(float(np.abs(output - wanted).max()) for output, wanted in pairs)
@@ -66,7 +68,7 @@ def check_float_file(
     path: Path,
     runtime: str,
     found: Mapping[str, float],
-    samples: Sequence[Images],
+    samples: "Sequence[Sample]",
     expected: Sequence[Images],
     tolerance: Tolerance,
 ) -> None:
@@ -77,9 +79,13 @@ def check_float_file(
     from models.runtimes import open_model
 
     model = open_model(path, runtime)
-    errors = [np.nan_to_num(np.abs(model(x) - y), nan=np.inf).max() for x, y in zip(samples, expected, strict=True)]
-    place = first_departure(student, path.read_bytes(), runtime, samples[int(np.argmax(errors))])
-    where = f"first at {place}" if place else f"in no single layer: {runtime} departs when it joins them"
+    errors = [np.nan_to_num(np.abs(model(*x) - y), nan=np.inf).max() for x, y in zip(samples, expected, strict=True)]
+    worst, *strength = samples[int(np.argmax(errors))]
+    if strength:
+        where = f"most at strength {strength[0]:g}"
+    else:
+        place = first_departure(student, path.read_bytes(), runtime, worst)
+        where = f"first at {place}" if place else f"in no single layer: {runtime} departs when it joins them"
     raise UserError(
         f"{path.name} differs from torch by {found['max_abs']} (worst picture {found['worst_psnr_db']} dB), where "
         f"quantise allows {tolerance.max_difference} and {tolerance.min_psnr_db:g} dB; {where}. Use another layer "
@@ -87,17 +93,19 @@ def check_float_file(
     )
 
 
-def resized(samples: Sequence[Images], size: int) -> list[Images]:
-    """The same pictures at another size, (1,size,size,3) in [0,1]."""
+def resized(samples: "Sequence[Sample]", size: int) -> list[Images]:
+    """The samples' pictures at another size, (1,size,size,3) in [0,1]."""
     import torch
     from torch.nn.functional import interpolate
 
-    tensors = (torch.from_numpy(sample).permute(0, 3, 1, 2) for sample in samples)
+    tensors = (torch.from_numpy(sample[0]).permute(0, 3, 1, 2) for sample in samples)
     scaled = (interpolate(one, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1) for one in tensors)
     return [np.ascontiguousarray(one.permute(0, 2, 3, 1).numpy()) for one in scaled]
 
 
-def parity_at(student: Any, size: int, samples: Sequence[Images], tolerance: Tolerance) -> dict[str, dict[str, float]]:
+def parity_at(
+    student: Any, size: int, samples: "Sequence[Sample]", tolerance: Tolerance
+) -> dict[str, dict[str, float]]:
     """Parity of the float32 files for pictures of another size, by runtime; raises as `check_float_file` does.
 
     The files are made for the check and not kept: an app that wants another size exports it from the same weights.
@@ -106,8 +114,8 @@ def parity_at(student: Any, size: int, samples: Sequence[Images], tolerance: Tol
     from models.onnx_export import to_onnx
     from models.runtimes import open_model
 
-    pictures = resized(samples, size)
-    expected = [torch_function(student)(picture) for picture in pictures]
+    pictures: list[Sample] = [(one,) for one in resized(samples, size)]
+    expected = [torch_function(student)(*picture) for picture in pictures]
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for runtime, convert, suffix in (("litert", to_litert, "tflite"), ("onnx", to_onnx, "onnx")):

@@ -4,7 +4,7 @@ Reads data/students/NAME/student and pairs; writes data/students/NAME/exported: 
 files are calibrated on real training inputs; parity, what each block costs, and the layers that must stay in float for
 the budget (tasks/mixed.py) are measured on validation inputs. Equal weights give equal bytes on one kind of machine.
 Of a student with a slider (models/controls.py) these are the files at full strength; beside them, in `control` of
-exported.json, float32 files that take the strength and, for each in `control.baked`, all files at that strength.
+exported.json, files that take the strength and, for each in `control.baked`, files at that strength.
 Takes about a minute and 1.5 GiB.
 
     python -m tasks.quantise --student NAME
@@ -12,7 +12,7 @@ Takes about a minute and 1.5 GiB.
 
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +30,17 @@ from tasks.stage import STUDENTS, student_main
 if TYPE_CHECKING:
     from models.litert_int8 import LiteRtQuantiser
     from models.onnx_int8 import OnnxQuantiser
-    from models.runtimes import Model
+    from models.runtimes import Sample
 
 Images = npt.NDArray[np.float32]
 
 LAYOUTS = {"litert": "NHWC", "onnx": "NCHW"}
 SUFFIXES = {"litert": "tflite", "onnx": "onnx"}
-STRENGTHS = (0.0, 0.3, 0.7, 1.0)  # at which the files that take it are held against torch
+CALIBRATED = (0.0, 0.25, 0.5, 0.75, 1.0)  # strengths at which the files that take it are calibrated, in turn
+STRENGTHS = (0.0, 0.3, 0.7, 1.0)  # and held against torch
 
 
-def evenly(pairs: Path, split: str, count: int) -> list[Images]:
+def evenly(pairs: Path, split: str, count: int) -> "list[tuple[Images]]":
     """At most `count` inputs of a split, evenly over its order, each (1,S,S,3) float32 in [0,1]."""
     try:
         inputs = np.load(pairs / f"{split}.inputs.npy", mmap_mode="r", allow_pickle=False)
@@ -49,13 +50,13 @@ def evenly(pairs: Path, split: str, count: int) -> list[Images]:
         raise UserError(f"{pairs}/{split}.inputs.npy is no whole array ({error}): run dvc repro curate again") from None
     if not len(inputs):
         raise UserError(f"{pairs} has no {split} pairs: add photos to the sources or raise the split's share")
-    return [inputs[row : row + 1].astype(np.float32) / np.float32(255) for row in spread(len(inputs), count)]
+    return [(inputs[row : row + 1].astype(np.float32) / np.float32(255),) for row in spread(len(inputs), count)]
 
 
-def refuse_shared(calibration: Sequence[Images], checks: Sequence[Images]) -> None:
+def refuse_shared(calibration: Sequence[tuple[Images]], checks: Sequence[tuple[Images]]) -> None:
     """Refuse to measure on a picture that the ranges were found on: it would look better than it is."""
-    seen = {sha256_bytes(one.tobytes()) for one in calibration}
-    if any(sha256_bytes(one.tobytes()) in seen for one in checks):
+    seen = {sha256_bytes(one.tobytes()) for (one,) in calibration}
+    if any(sha256_bytes(one.tobytes()) in seen for (one,) in checks):
         raise UserError("a validation input is a training input too: run the pipeline from ingest on (dvc repro)")
 
 
@@ -63,7 +64,13 @@ class Files:
     """The files as they are made: bytes by (runtime, precision), and what was kept high in which."""
 
     def __init__(
-        self, student: Any, size: int, samples: list[Images], checks: list[Images], threads: int, budget: Budget
+        self,
+        student: Any,
+        size: int,
+        samples: "Sequence[Sample]",
+        checks: "Sequence[Sample]",
+        threads: int,
+        budget: Budget,
     ) -> None:
         self.student, self.size, self.threads, self.budget = student, size, threads, budget
         self.samples, self.checks = samples, checks
@@ -107,7 +114,7 @@ class Files:
 
     def measure(self, runtime: str, content: bytes, quantiser: "LiteRtQuantiser | OnnxQuantiser") -> Measure:
         """How near an int8 file comes to the float one, by the layers that are kept high."""
-        expected = [opened(content, runtime)(check) for check in self.checks]
+        expected = [opened(content, runtime)(*check) for check in self.checks]
 
         def fidelity(high: frozenset[str]) -> Fidelity:
             found = parity(opened(quantiser.quantised(high), runtime), self.checks, expected)
@@ -128,7 +135,7 @@ class Files:
 
 
 def opened(content: bytes, runtime: str) -> Function:
-    """A file's bytes as a function on (1,S,S,3) arrays."""
+    """A file's bytes as a function on a sample's parts."""
     from models.runtimes import open_model
 
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +188,7 @@ def export(
     slider = trained if isinstance(trained, Controlled) else None
     student = bake(slider, FULL) if slider else trained
 
-    def make(student: Any) -> Files:
+    def make(student: Any, samples: "Sequence[Sample]" = samples, checks: "Sequence[Sample]" = checks) -> Files:
         files = Files(student, record["size"], samples, checks, threads, budget)
         files.onnx(precisions.onnx, files.litert(precisions.litert))
         return files
@@ -195,12 +202,17 @@ def export(
             "sizes": supported(student, record["size"], lines, sizes, checks, tolerance),
             "calibration": {
                 "samples": len(samples),
-                "sha256": sha256_bytes(b"".join(one.tobytes() for one in samples)),
+                "sha256": sha256_bytes(b"".join(one.tobytes() for (one,) in samples)),
             },
             "sensitivity": list(files.mixed["litert"].sensitivity),
         }
         if slider:
-            control = with_strength(slider, record["size"], exported, checks, tolerance)
+            say("with the strength as an input")
+            given: list[Sample] = [(one, CALIBRATED[row % len(CALIBRATED)]) for row, (one,) in enumerate(samples)]
+            judged: list[Sample] = [(one, STRENGTHS[row % len(STRENGTHS)]) for row, (one,) in enumerate(checks)]
+            files = make(slider, given, judged)
+            made_lines = write_files(files, exported, "student.strength", precisions, tolerance)
+            control = [line | {"strength": None} for line in made_lines]
             for strength in baked:
                 say(f"at strength {strength:g}")
                 made, stem = make(bake(slider, strength)), f"student.at-{strength:g}"
@@ -216,7 +228,7 @@ def write_files(
     """Write STEM.PRECISION.SUFFIX, each held against torch; returns their lines in exported.json."""
     from models.runtimes import open_model
 
-    expected = [torch_function(files.student)(check) for check in files.checks]
+    expected = [torch_function(files.student)(*check) for check in files.checks]
     lines = []
     for (runtime, precision), data in in_order(files.data, precisions):
         path = folder / f"{stem}.{precision}.{SUFFIXES[runtime]}"
@@ -228,44 +240,12 @@ def write_files(
     return lines
 
 
-def of_both(model: "Model") -> Callable[[tuple[Images, float]], Images]:
-    """A model as a function of a picture with a strength."""
-    return lambda sample: model(*sample)
-
-
-def with_strength(
-    slider: Any, size: int, folder: Path, checks: Sequence[Images], tolerance: Tolerance
-) -> list[dict[str, Any]]:
-    """Write the float32 files that take the strength, each held against torch over it; their lines in exported.json."""
-    from models.controls import at
-    from models.litert import to_litert
-    from models.onnx_export import to_onnx
-    from models.runtimes import open_model
-
-    say("converting with the strength as an input")
-    samples = [(check, strength) for check in checks for strength in STRENGTHS]
-    expected = [torch_function(at(slider, strength))(check) for check, strength in samples]
-    lines = []
-    for runtime, convert in (("litert", to_litert), ("onnx", to_onnx)):
-        path = folder / f"student.strength.fp32.{SUFFIXES[runtime]}"
-        write_bytes(path, convert(slider, size))
-        found = parity(of_both(open_model(path, runtime)), samples, expected)
-        if not tolerance.holds(found):
-            raise UserError(
-                f"{path.name} differs from torch by {found['max_abs']} (worst picture {found['worst_psnr_db']} dB), "
-                f"where quantise allows {tolerance.max_difference} and {tolerance.min_psnr_db:g} dB: use another "
-                "version of the converter"
-            )
-        lines.append(describe(path, runtime, "fp32", found) | {"strength": None})
-    return lines
-
-
 def supported(
     student: Any,
     size: int,
     lines: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
-    checks: Sequence[Images],
+    checks: "Sequence[Sample]",
     tolerance: Tolerance,
 ) -> list[dict[str, Any]]:
     """The sizes that the student claims, its own first, with the parity of the float32 files of each by runtime."""

@@ -1,15 +1,18 @@
-"""How a finished student holds up when its camera is bad: its test pictures, blurred, noisy and compressed.
+"""How a finished student holds up when its camera is bad, and when what it sees is not what it was taught on.
 
-Reads pairs/, student/ and exported/ of data/students/NAME. Every test input is degraded as CONDITIONS say
-(models/camera.py) and what the student makes of it held against the teacher's picture of the clean one. Explained
-effect is over the clean input throughout, so that 0 is a student no better than the clean photograph. Writes OUT
-(default: data/robustness/NAME): robustness.json, robustness.md (the table) and samples.png.
+Reads pairs/, student/ and exported/ of data/students/NAME. Every test input is degraded as CAMERA says
+(models/camera.py: blur, noise, compression) and what the student makes of it held against the teacher's picture of the
+clean one. Explained effect is over the clean input there, so that 0 is a student no better than the clean photograph.
+Then it is changed as SCENES say (something in front of the lens, too little or too much light), which a teacher is to
+see too: it is asked again, unless its pictures cost money or hours, and the effect is over the changed input. Writes
+OUT (default: data/robustness/NAME): robustness.json, robustness.md (the table) and samples.png.
 
 Command: python -m tasks.robustness --student NAME [--out FOLDER]
 """
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ from models.spread import spread
 from tasks.charts import sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.markdown import markdown
+from tasks.occluders import KINDS, occlude
+from tasks.params import load_params
+from tasks.pictures import expose
 from tasks.progress import progress
 from tasks.quality import (
     BATCH,
@@ -41,6 +47,7 @@ from tasks.quality import (
 )
 from tasks.records import read_made
 from tasks.stage import STUDENTS, guarded
+from tasks.video import of_teacher
 
 MEASURED = Path("data/robustness")
 SHOWN = 3  # test pictures on the sheet
@@ -62,7 +69,7 @@ def all_of_it(picture: Pictures, random: np.random.Generator) -> Pictures:
 
 
 # Fixed points of the ranges that models/camera.py draws from; radius and length in pixels, JPEG's quality.
-CONDITIONS: dict[str, Degrade] = {
+CAMERA: dict[str, Degrade] = {
     "clean": lambda picture, random: picture,
     "blur 1.5": lambda picture, random: camera.blur(picture, camera.disc(1.5)),
     "blur 3": lambda picture, random: camera.blur(picture, camera.disc(3.0)),
@@ -73,27 +80,39 @@ CONDITIONS: dict[str, Degrade] = {
     "JPEG 15": lambda picture, random: camera.compress(picture, 15),
     "all three": all_of_it,
 }
+SCENES: dict[str, Callable[[Pictures, int], Pictures]] = {  # of one picture and its row
+    "occluded": lambda picture, row: occlude(picture, list(KINDS)[row % len(KINDS)], row),
+    "2 stops darker": lambda picture, _: expose(picture, -2.0, 1.0),
+    "1.5 stops brighter": lambda picture, _: expose(picture, 1.5, 1.0),
+}
 
 
 def degraded(pictures: Pictures, condition: str, first: int = 0) -> Pictures:
     """(N,S,S,3) uint8 under a condition; `first` is the row of the first one in its set, which seeds what is random."""
-    change = CONDITIONS[condition]
-    rows = enumerate(pictures, first)
-    return np.stack([change(np.asarray(picture), np.random.default_rng((0, row))) for row, picture in rows])
+    rows = [(row, np.asarray(picture)) for row, picture in enumerate(pictures, first)]
+    if condition in SCENES:
+        return np.stack([SCENES[condition](picture, row) for row, picture in rows])
+    return np.stack([CAMERA[condition](picture, np.random.default_rng((0, row))) for row, picture in rows])
 
 
-def measure(models: Mapping[str, Model], inputs: Pictures, targets: Pictures) -> dict[str, dict[str, dict[str, float]]]:
-    """Condition -> model -> figures, over (N,S,S,3) uint8 pairs."""
+def measure(
+    models: Mapping[str, Model], inputs: Pictures, targets: Pictures, teacher_of: Model | None = None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Condition -> model -> figures, over (N,S,S,3) uint8 pairs; without a teacher only those of the camera."""
     from models import metrics
 
     found = {}
-    with progress("robustness", len(inputs) * len(CONDITIONS), "pictures") as advance:
-        for condition in CONDITIONS:
+    conditions = [*CAMERA, *(SCENES if teacher_of else ())]
+    with progress("robustness", len(inputs) * len(conditions), "pictures") as advance:
+        for condition in conditions:
             parts: dict[str, list[Columns]] = {name: [] for name in models}
             first = 0
             for x, y in metrics.batches([inputs, targets], BATCH):
                 seen = degraded(x, condition, first)
                 clean, teacher = metrics.to_tensor(x), metrics.to_tensor(y)
+                if condition in SCENES and teacher_of:
+                    clean = metrics.to_tensor(seen)
+                    teacher = metrics.to_tensor(checked("the teacher", teacher_of(seen), x.shape))
                 for name, model in models.items():
                     output = metrics.to_tensor(checked(name, model(seen), x.shape))
                     parts[name].append(metrics.measure(output, clean, teacher))
@@ -113,15 +132,16 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return markdown(head, lines)
 
 
-def samples(model: Model, inputs: Pictures, targets: Pictures) -> bytes:
+def samples(model: Model, inputs: Pictures, targets: Pictures, teacher_of: Model | None = None) -> bytes:
     """A PNG: for some test rows, under each condition what the model sees and what it makes of it."""
     rows: dict[str, dict[str, Pictures]] = {}
-    for condition in CONDITIONS:
+    for condition in (*CAMERA, *(SCENES if teacher_of else ())):
         rows[condition] = {}
         for row in spread(len(inputs), SHOWN):
             seen = degraded(inputs[row : row + 1], condition, row)
             made = to_bytes(model(seen))
-            rows[condition] |= {f"seen {row}": seen[0], f"made {row}": made[0], f"teacher {row}": targets[row]}
+            teacher = to_bytes(teacher_of(seen))[0] if condition in SCENES and teacher_of else targets[row]
+            rows[condition] |= {f"seen {row}": seen[0], f"made {row}": made[0], f"teacher {row}": teacher}
     return sample_sheet(rows, {name: name.split()[0] for name in rows["clean"]})
 
 
@@ -130,6 +150,7 @@ def robustness(name: str, out: Path) -> None:
     import torch
 
     from models.students import load_student
+    from models.teachers import KEEPING, load_teacher
 
     folder = STUDENTS / name
     read_made(folder)
@@ -142,9 +163,17 @@ def robustness(name: str, out: Path) -> None:
         phone: open_file(folder / "exported" / phone, runtime),
         IDENTITY: scale,
     }
+    settings = load_params().student(name).teacher
+    teacher_of: Model | None = None
+    if settings.kind in KEEPING:
+        print(
+            f"robustness: a {settings.kind} teacher's pictures cost: {', '.join(SCENES)} are left out", file=sys.stderr
+        )
+    else:
+        teacher_of = of_teacher(load_teacher(settings.model_dump()))
     with torch.inference_mode():
-        found = measure(models, inputs, targets)
-        sheet = samples(models[phone], inputs, targets)
+        found = measure(models, inputs, targets, teacher_of)
+        sheet = samples(models[phone], inputs, targets, teacher_of)
     about: dict[str, Any] = {"student": name, "test_samples": len(inputs), "found": found}
     with replacing_folder(out) as made:
         write_json(made / "robustness.json", about)

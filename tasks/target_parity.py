@@ -25,7 +25,7 @@ Function = Callable[[Images], Images]
 def compare(job: Job, outputs: Images, expected: Sequence[Images]) -> dict[str, float]:
     """max_abs, psnr_db and worst_psnr_db of outputs (N,S,S,3), one for each of the job's pictures."""
     given = iter(outputs)
-    return parity(lambda _: next(given)[None], list(job.pictures), list(expected))
+    return parity(lambda _: next(given)[None], [(one,) for one in job.pictures], list(expected))
 
 
 def made_here(job: Job, record: Json) -> list[Images]:

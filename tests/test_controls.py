@@ -17,6 +17,7 @@ from test_training import LOSSES, pairs, recipe
 from models.batches import Batches, Graded
 from models.controls import Blended, Controlled, at, bake
 from models.errors import UserError
+from models.file_graph import float_islands, litert_operations
 from models.runtimes import open_model
 from models.students import UNet, build_student, load_student
 from models.terms import Pictures
@@ -185,7 +186,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.slow  # three LiteRT conversions and two calibrations
+@pytest.mark.slow  # three LiteRT conversions and three calibrations
 def test_files_that_take_the_strength_agree_with_torch(made: Path) -> None:
     student, picture = load_student(made / "student"), np.random.default_rng(1).random((1, SIZE, SIZE, 3), np.float32)
     assert isinstance(student, Controlled)
@@ -201,6 +202,27 @@ def test_files_that_take_the_strength_agree_with_torch(made: Path) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.slow  # uses the files above
+def test_int8_files_that_take_the_strength_are_near_it_at_every_one(made: Path) -> None:
+    picture = np.load(made / "pairs/val.inputs.npy")[:1].astype(np.float32) / 255
+    for suffix, runtime in (("tflite", "litert"), ("onnx", "onnx")):
+        exact, rounded = (
+            open_model(made / f"exported/student.strength.{precision}.{suffix}", runtime)
+            for precision in ("fp32", "int8")
+        )
+        assert np.abs(rounded(picture, 0.0) - picture).max() < 0.6 / 255
+        moved = []
+        for strength in np.linspace(0, 1, 9).tolist():
+            output = rounded(picture, strength)
+            error = np.sqrt(np.square(output - exact(picture, strength)).mean())
+            assert error < 5 / 255  # of noise, by random weights
+            moved.append(np.square(output - picture).mean())
+        assert (np.diff(moved) > 0).all()
+    operations = litert_operations((made / "exported/student.strength.int8.tflite").read_bytes())
+    assert float_islands(operations) == []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow  # uses the files above
 def test_files_at_a_fixed_strength(made: Path) -> None:
     exported = json.loads((made / "exported/exported.json").read_text())
     assert [line["file"] for line in exported["files"]] == [
@@ -209,6 +231,8 @@ def test_files_at_a_fixed_strength(made: Path) -> None:
         for precision in precisions
     ]
     lines = {line["file"]: line for line in exported["control"]}
+    taking = {name for name, line in lines.items() if line["strength"] is None}
+    assert taking == {line["file"].replace("student.", "student.strength.") for line in exported["files"]}
     fixed = [name for name, line in lines.items() if line["strength"] is not None]
     assert {lines[name]["strength"] for name in fixed} == {0.5} and "student.at-0.5.int8.tflite" in fixed
     for name in fixed:
@@ -243,6 +267,10 @@ def test_the_figures_are_of_the_files(made: Path) -> None:
     of_float = found["files"]["student.at-0.5.fp32.tflite"]
     assert of_float == {"strength": 0.5, "explained_effect": pytest.approx(own, abs=1e-4)}
     assert found["files"]["student.at-0.5.int8.tflite"]["explained_effect"] == pytest.approx(own, abs=0.02)
+    assert set(found["sliders"]) == {
+        f"student.strength.{rest}" for rest in ("int8.tflite", "fp32.onnx", "int8.onnx", "fp16.tflite", "fp16.onnx")
+    } & {line["file"] for line in exported["control"]}
+    assert found["sliders"]["student.strength.int8.tflite"]["explained_effect"]["0.5"] == pytest.approx(own, abs=0.02)
     strip = np.asarray(Image.open(io.BytesIO(slider_strip(opened[1], work.inputs))))
     assert strip.shape == (STRIP_ROWS * SIZE, len(STRIP) * SIZE, 3)
     np.testing.assert_array_equal(strip[:SIZE, :SIZE], inputs[0])  # at 0 the picture as it is

@@ -118,11 +118,11 @@ def test_a_converter_that_gets_one_operation_wrong_is_found_there(
         patch.setattr(students, "double", corners)
         path.write_bytes(convert(student, SIZE))
     expected = torch_function(student)(picture)
-    found = parity(open_model(path, runtime), [picture], [expected])
+    found = parity(open_model(path, runtime), [(picture,)], [expected])
     with pytest.raises(
         UserError, match=r"differs from torch by .* first at decoder\.0 \(upsample_bilinear2d\)"
     ) as told:
-        check_float_file(student, path, runtime, found, [picture], [expected], TOLERANCE)
+        check_float_file(student, path, runtime, found, [(picture,)], [expected], TOLERANCE)
     assert "\n" not in str(told.value) and path.name in str(told.value)
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_only_the_delegate_gets_wrong_has_no_layer(
     found = {"max_abs": 0.5, "psnr_db": 20.0, "worst_psnr_db": 20.0}
     expected = torch_function(student)(picture)
     with pytest.raises(UserError, match="in no single layer: litert departs when it joins them"):
-        check_float_file(student, files["litert"], "litert", found, [picture], [expected], TOLERANCE)
+        check_float_file(student, files["litert"], "litert", found, [(picture,)], [expected], TOLERANCE)
 
 
 def test_what_is_within_the_tolerance() -> None:
@@ -147,7 +147,7 @@ def test_the_sizes_that_are_claimed_are_checked(student: Any, picture: np.ndarra
     own = {"max_abs": 1e-6, "psnr_db": 100.0, "worst_psnr_db": 100.0}
     lines = [{"runtime": runtime, "precision": "fp32", "parity": own} for runtime in SUFFIXES]
     lines.append({"runtime": "litert", "precision": "int8", "parity": {}})
-    first, other = supported(student, SIZE, lines, [64], [picture], TOLERANCE)
+    first, other = supported(student, SIZE, lines, [64], [(picture,)], TOLERANCE)
     assert first == {"size": SIZE, "parity": {"litert": own, "onnx": own}}
     assert other["size"] == 64
     for runtime in SUFFIXES:
@@ -155,7 +155,7 @@ def test_the_sizes_that_are_claimed_are_checked(student: Any, picture: np.ndarra
 
 
 def test_pictures_are_resized_within_their_range(picture: np.ndarray) -> None:
-    [large] = resized([picture], 96)
+    [large] = resized([(picture,)], 96)
     assert large.shape == (1, 96, 96, 3) and large.dtype == np.float32
     assert large.min() >= 0 and large.max() <= 1
     np.testing.assert_allclose(large.mean((0, 1, 2)), picture.mean((0, 1, 2)), atol=0.01)

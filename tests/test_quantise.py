@@ -184,10 +184,10 @@ def test_a_layer_that_stays_in_float_is_float_in_the_file(made: Path) -> None:
     plain, kept = quantiser.quantised(), quantiser.quantised(["head"])
     assert len(kept) > len(plain)
     for file in (plain, kept):
-        assert quantise.opened(file, "litert")(samples[0]).shape == (1, SIZE, SIZE, 3)
+        assert quantise.opened(file, "litert")(*samples[0]).shape == (1, SIZE, SIZE, 3)
     every = quantiser.quantised([layer.name for layer in quantiser.layers])
-    same = quantise.opened(every, "litert")(samples[0])
-    np.testing.assert_allclose(same, quantise.opened(content, "litert")(samples[0]), atol=1e-4)
+    same = quantise.opened(every, "litert")(*samples[0])
+    np.testing.assert_allclose(same, quantise.opened(content, "litert")(*samples[0]), atol=1e-4)
 
 
 def test_equalising_changes_the_weights_and_not_the_function(made: Path) -> None:
@@ -198,7 +198,7 @@ def test_equalising_changes_the_weights_and_not_the_function(made: Path) -> None
     other, done = equalise(content, samples, 1)
     assert other != content and any(one.made is not None and one.made.max() > 1.5 for one in done.values())
     assert all(one.made is None or one.made.min() >= 1 for one in done.values())
-    for check in quantise.evenly(made / "pairs", "val", 3):
+    for (check,) in quantise.evenly(made / "pairs", "val", 3):
         before, after = (quantise.opened(one, "litert")(check) for one in (content, other))
         np.testing.assert_allclose(after, before, atol=2e-3)
 
@@ -227,7 +227,7 @@ def test_squeeze_and_excitation_is_int8_in_one_delegate(gated: Any) -> None:
     from models.onnx_export import to_onnx
 
     picture = np.random.default_rng(1).random((1, SIZE, SIZE, 3), dtype=np.float32)
-    content = to_litert_int8(to_litert(gated, SIZE), [picture], 1)
+    content = to_litert_int8(to_litert(gated, SIZE), [(picture,)], 1)
     assert delegation(content) == Delegation(partitions=1, fallbacks=())
     assert float_islands(litert_operations(content)) == []
     kinds = [node.op_type for node in onnx.load_model_from_string(to_onnx(gated, SIZE)).graph.node]
@@ -240,10 +240,10 @@ def test_channels_are_equalised_through_gates(gated: Any) -> None:
     from models.litert import to_litert
 
     chance = np.random.default_rng(1)
-    samples = [chance.random((1, SIZE, SIZE, 3), dtype=np.float32) for _ in range(3)]
+    samples = [(chance.random((1, SIZE, SIZE, 3), dtype=np.float32),) for _ in range(3)]
     content = to_litert(gated, SIZE)
     other, done = equalise(content, samples, 1)
-    before, after = (quantise.opened(one, "litert")(samples[0]) for one in (content, other))
+    before, after = (quantise.opened(one, "litert")(*samples[0]) for one in (content, other))
     np.testing.assert_allclose(after, before, atol=1e-5)
     graph = Graph(content)
     names = [
@@ -262,7 +262,7 @@ def test_int16_activations_are_nearly_exact(made: Path) -> None:
     content = (made / "exported/student.fp32.tflite").read_bytes()
     samples = quantise.evenly(made / "pairs", "train", 2)
     file = to_litert_w8a16(content, samples, 1)
-    expected = [quantise.opened(content, "litert")(sample) for sample in samples]
+    expected = [quantise.opened(content, "litert")(*sample) for sample in samples]
     all_int8 = next(line for line in lines(made) if line["file"] == "student.int8.tflite")["all_int8"]
     assert compare(quantise.opened(file, "litert"), samples, expected)["psnr_db"] > all_int8["psnr_db"]
 
@@ -270,7 +270,7 @@ def test_int16_activations_are_nearly_exact(made: Path) -> None:
 def test_calibration_is_on_training_inputs_alone(made: Path) -> None:
     told = json.loads((made / "exported/exported.json").read_text())["calibration"]
     samples = quantise.evenly(made / "pairs", "train", 6)
-    assert told == {"samples": 6, "sha256": sha256_bytes(b"".join(sample.tobytes() for sample in samples))}
+    assert told == {"samples": 6, "sha256": sha256_bytes(b"".join(sample.tobytes() for (sample,) in samples))}
     quantise.refuse_shared(samples, quantise.evenly(made / "pairs", "val", 4))
     with pytest.raises(UserError, match="validation input is a training input too"):
         quantise.refuse_shared(samples, [samples[2]])
@@ -301,7 +301,7 @@ def test_the_int8_graph_of_our_own_layers_is_one_delegate_without_float_islands(
     torch.manual_seed(0)
     model = to_litert(Small().eval(), SIZE)
     picture = np.random.default_rng(1).random((1, SIZE, SIZE, 3), dtype=np.float32)
-    for content in (model, to_litert_int8(model, [picture], 1)):
+    for content in (model, to_litert_int8(model, [(picture,)], 1)):
         assert delegation(content) == Delegation(partitions=1, fallbacks=())
     operations = litert_operations(content)
     assert float_islands(operations) == []
@@ -373,7 +373,7 @@ def test_a_float_file_that_differs_from_torch_is_refused(
 def test_samples_lie_evenly_over_the_split(tmp_path: Path) -> None:
     inputs = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1).repeat(3, axis=3)
     np.save(tmp_path / "train.inputs.npy", inputs)
-    values = [round(float(sample[0, 0, 0, 0]) * 255) for sample in quantise.evenly(tmp_path, "train", 4)]
+    values = [round(float(sample[0, 0, 0, 0]) * 255) for (sample,) in quantise.evenly(tmp_path, "train", 4)]
     assert values == [0, 3, 6, 9]
     assert len(quantise.evenly(tmp_path, "train", 50)) == 10
 
@@ -392,6 +392,6 @@ def test_missing_empty_and_broken_pairs_are_refused(tmp_path: Path) -> None:
 
 def test_identical_outputs_have_a_finite_psnr() -> None:
     zeros = np.zeros((1, 2, 2, 3), np.float32)
-    same = parity(lambda picture: picture, [zeros], [zeros])
+    same = parity(lambda picture: picture, [(zeros,)], [zeros])
     assert same == {"max_abs": 0.0, "psnr_db": 100.0, "worst_psnr_db": 100.0}
-    assert parity(lambda picture: picture + np.float32(0.1), [zeros], [zeros])["psnr_db"] == 20.0
+    assert parity(lambda picture: picture + np.float32(0.1), [(zeros,)], [zeros])["psnr_db"] == 20.0

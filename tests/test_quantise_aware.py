@@ -69,10 +69,10 @@ def test_it_rounds_as_the_int8_file_does(upsample: str, likeness: float, left: f
     """The file's own error, not only its size. A bilinear resize has its input's scale there, here its own."""
     student, x = student_of(upsample), pictures()
     content = to_litert(student, SIZE)
-    samples = [one[None] for one in nhwc(x)]
+    samples = [(one[None],) for one in nhwc(x)]
     quantiser = LiteRtQuantiser(content, samples, 1, [name for name, _ in student.named_modules()])
     float_file, int8_file = (opened(one, "litert") for one in (content, quantiser.quantised()))
-    expected, found = (np.concatenate([file(one) for one in samples]) for file in (float_file, int8_file))
+    expected, found = (np.concatenate([file(*one) for one in samples]) for file in (float_file, int8_file))
     simulated = as_int8(rounded(student, x, LITERT_LEVELS), x)
     assert np.corrcoef((simulated - expected).ravel(), (found - expected).ravel())[0, 1] > likeness
     assert ((simulated - found) ** 2).mean() < left * ((expected - found) ** 2).mean()
@@ -83,7 +83,7 @@ def test_weights_have_the_files_own_scales() -> None:
     from models.equalise import CONVOLUTIONS, Graph
 
     student, x = student_of("bilinear"), pictures()
-    samples = [one[None] for one in nhwc(x)]
+    samples = [(one[None],) for one in nhwc(x)]
     quantiser = LiteRtQuantiser(to_litert(student, SIZE), samples, 1, [name for name, _ in student.named_modules()])
     graph = Graph(quantiser.quantised())
     tensors = [
@@ -107,7 +107,7 @@ def test_weights_learn_on_the_scales_of_the_coarser_file() -> None:
     ours = weight_scales(rounded(student, x))
     for fine, coarse in zip(weight_scales(rounded(student, x, LITERT_LEVELS)), ours, strict=True):
         np.testing.assert_allclose(coarse, fine * (LITERT_LEVELS / ONNX_LEVELS), rtol=1e-4)
-    content = OnnxQuantiser(to_onnx(student, SIZE), [one[None] for one in nhwc(x)]).quantised()
+    content = OnnxQuantiser(to_onnx(student, SIZE), [(one[None],) for one in nhwc(x)]).quantised()
     graph = onnx.load_model_from_string(content).graph
     constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     # A convolution's inputs are its values, its weights and its bias, each behind a DequantizeLinear with its scale.

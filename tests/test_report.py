@@ -369,6 +369,7 @@ def test_a_slider_and_what_was_forgotten_are_told_where_there_are_any(tmp_path: 
     assert 'id="slider"' not in plain and 'id="forgetting"' not in plain
     evidence = make_evidence()
     control = {"identity_levels": 0.25, "monotone": 0.97, "explained_effect": {"0.5": 0.713, "1": 0.74}}
+    control["sliders"] = {"student.strength.int8.tflite": {"explained_effect": {"0.5": 0.71}}}
     control["files"] = {"student.at-0.5.int8.tflite": {"strength": 0.5, "explained_effect": 0.702}}
     replay = {"share": 0.25, "count": 160, "before": 0.8, "after": 0.75, "forgetting": 0.05}
     evidence = make_evidence(

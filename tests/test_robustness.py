@@ -9,7 +9,7 @@ from scenes import scene
 from models import camera
 from models.errors import UserError
 from tasks.quality import Floats, Pictures
-from tasks.robustness import CONDITIONS, NOISY, degraded, measure, robustness, samples, table
+from tasks.robustness import CAMERA, NOISY, SCENES, degraded, measure, robustness, samples, table
 
 SIZE = 64
 
@@ -37,14 +37,14 @@ def remember(pictures: Pictures) -> Floats:
 
 
 def test_the_conditions_lie_in_the_ranges_that_training_draws_from() -> None:
-    assert next(iter(CONDITIONS)) == "clean"
+    assert next(iter(CAMERA)) == "clean"
     low, high = np.log(camera.SHOT)
     assert low < NOISY[0] < NOISY[1] <= high
 
 
 def test_the_table_tells_who_copes() -> None:
     found = measure({"teacher": invert, "robust": remember}, INPUTS, TARGETS)
-    assert list(found) == list(CONDITIONS)
+    assert list(found) == list(CAMERA)
     for condition, by_model in found.items():
         assert by_model["robust"]["explained_effect"] == pytest.approx(1), condition
     teacher = {condition: by_model["teacher"]["explained_effect"] for condition, by_model in found.items()}
@@ -54,10 +54,19 @@ def test_the_table_tells_who_copes() -> None:
         assert teacher[strong] < teacher[mild]
     assert found["blur 3"]["teacher"]["sharpness_ratio"] < 0.2 < 1.1 < found["noise dark"]["teacher"]["sharpness_ratio"]
     lines = table(found).splitlines()
-    assert len(lines) == 2 + len(CONDITIONS) and lines[2].startswith("| clean | 1.000 |")
+    assert len(lines) == 2 + len(CAMERA) and lines[2].startswith("| clean | 1.000 |")
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_changed_scene_is_held_against_what_the_teacher_makes_of_it() -> None:
+    found = measure({"same": invert, "by heart": remember}, INPUTS, TARGETS, invert)
+    assert list(found) == [*CAMERA, *SCENES]
+    for condition in SCENES:
+        assert found[condition]["same"]["explained_effect"] == pytest.approx(1)
+        assert found[condition]["by heart"]["explained_effect"] < 0.99
+    assert all(not np.array_equal(degraded(INPUTS, condition), INPUTS) for condition in SCENES)
+
+
+@pytest.mark.parametrize("condition", [*CAMERA, *SCENES])
 def test_a_picture_is_degraded_the_same_whatever_batch_it_is_in(condition: str) -> None:
     whole = degraded(INPUTS, condition)
     assert np.array_equal(whole[2:], degraded(INPUTS[2:], condition, 2))
@@ -70,7 +79,7 @@ def test_the_sheet_has_a_row_a_condition() -> None:
     from PIL import Image
 
     with Image.open(BytesIO(samples(invert, INPUTS, TARGETS))) as image:
-        assert image.height > SIZE * len(CONDITIONS) and image.width > 9 * SIZE
+        assert image.height > SIZE * len(CAMERA) and image.width > 9 * SIZE
 
 
 def test_a_student_that_is_not_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
