@@ -46,7 +46,7 @@ MAX_CLIP_BYTES = 1536 * 1024
 QUALITIES = (80, 60, 40, 20)  # of the clip; the first that keeps to its size, or the last
 
 
-class NoPicture(Exception):
+class NoPicture(UserError):
     """The teacher did not make a picture of a frame."""
 
 
@@ -89,7 +89,7 @@ def of_teacher(teacher: Teacher) -> Model:
     def model(pictures: Pictures) -> Floats:
         output = teacher(pictures, [SEED] * len(pictures))
         if output.shape != pictures.shape or not np.isfinite(output).all():
-            raise NoPicture
+            raise NoPicture("the teacher gave no whole picture of a frame (NaN, or another shape)")
         return np.clip(output, 0.0, 1.0)
 
     return model
