@@ -176,8 +176,14 @@ def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":
     return curve + [line | {"step": curve[-1]["step"] + line["step"]} for line in more]
 
 
-def publish(folder: Path, student: "nn.Module", record: dict[str, Any], curve: "list[Line]") -> None:
-    """Write the student folder, whole or not at all."""
+def publish(
+    folder: Path,
+    student: "nn.Module",
+    record: dict[str, Any],
+    curve: "list[Line]",
+    errors: dict[str, Any] | None = None,
+) -> None:
+    """Write the student folder, whole or not at all; `errors` are those of tasks/pair_errors.py."""
     from safetensors.torch import save
 
     weights = save({name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()})
@@ -185,3 +191,5 @@ def publish(folder: Path, student: "nn.Module", record: dict[str, Any], curve: "
         write_bytes(new / "weights.safetensors", weights)
         write_json(new / "student.json", {**record, "weights_sha256": sha256_bytes(weights)})
         write_jsonl(new / "curve.jsonl", curve)
+        if errors:
+            write_json(new / "errors.json", errors)

@@ -1,0 +1,81 @@
+"""What a teacher's answer usually is for an input of a kind, so that those which are not can be told.
+
+A linear fit of the effect's numbers on the scene's (models/effect.py) over the training pairs, by least trimmed squares
+(Rousseeuw 1984): the quarter that fits worst has no say, so up to a quarter of wrong answers do not become the usual
+ones, not even where all inputs of one kind were answered wrongly. Deviations are in robust standard deviations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.effect import EFFECT, WORDS
+from models.errors import UserError
+
+Values = npt.NDArray[np.float64]
+
+LEAST = 60  # pairs; of fewer nothing is usual
+HEARD = 0.75  # share that the fit is of
+ROUNDS = 8
+# Robust deviations of the largest of the eight from which on a pair is unusual. Of 900 pairs of the udnie network 1 %
+# are, of 900 of which 90 were answered in grey, with a colour cast, by half or not at all, these 90.
+UNUSUAL = 6.0
+# Below these a difference is none, however alike the pairs are.
+LEAST_DEVIATION = np.array([0.01, 0.03, 0.1, 0.03, 0.01, 0.005, 0.03, 0.03])
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """The fit."""
+
+    centre: Values  # (6,): of the scene
+    scale: Values  # (6,)
+    weights: npt.NDArray[np.floating]  # (13,8)
+    deviation: Values  # (8,)
+
+    def deviations(self, scene: Values, effect: Values) -> Values:
+        """(N,6), (N,8) -> how many robust deviations each number lies from the usual one, signed: (N,8)."""
+        found: Values = (effect - terms(scene, self.centre, self.scale) @ self.weights) / self.deviation
+        return found
+
+
+def terms(scene: Values, centre: Values, scale: Values) -> Values:
+    """What the fit is linear in: 1, the scene's numbers and their squares, (N,13)."""
+    standard = np.clip((scene - centre) / scale, -3, 3)  # beyond what was seen a parabola leads nowhere
+    return np.concatenate([np.ones((len(scene), 1)), standard, np.square(standard)], axis=1)
+
+
+def find_usual(scene: Values, effect: Values) -> Usual:
+    """The fit to (N,6) and (N,8); UserError for too few pairs."""
+    if len(scene) < LEAST:
+        raise UserError(f"{len(scene)} training pairs do not show what is usual; it takes {LEAST}: add inputs")
+    centre = np.median(scene, axis=0).astype(np.float64)
+    scale = scene.std(axis=0) + 1e-6
+    inputs = terms(scene, centre, scale)
+    heard = np.ones(len(scene), bool)
+    for _ in range(ROUNDS):
+        weights = np.linalg.lstsq(inputs[heard], effect[heard], rcond=None)[0]
+        rest = effect - inputs @ weights
+        deviation = np.maximum(1.4826 * np.median(np.abs(rest), axis=0), LEAST_DEVIATION).astype(np.float64)
+        worst = np.abs(rest / deviation).max(axis=1)
+        heard = worst <= np.quantile(worst, HEARD)
+    return Usual(centre, scale, weights, deviation)
+
+
+def unusual(deviations: Values) -> npt.NDArray[np.bool_]:
+    """Which of (N,8) are unusual, (N,)."""
+    found: npt.NDArray[np.bool_] = np.abs(deviations).max(axis=1) > UNUSUAL
+    return found
+
+
+def in_words(deviations: Values, most: int = 3) -> str:
+    """What is unusual about one, (8,): "greyer (11 deviations) and smoother (7)", the strongest first; or ""."""
+    strongest: Sequence[int] = [int(one) for one in np.argsort(-np.abs(deviations))]
+    told = [
+        f"{WORDS[EFFECT[one]][int(deviations[one] > 0)]} ({abs(deviations[one]):.0f} deviations)"
+        for one in strongest[:most]
+        if abs(deviations[one]) > UNUSUAL
+    ]
+    return " and ".join(told)
