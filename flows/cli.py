@@ -102,8 +102,8 @@ def trace(
     pairs: Annotated[int, typer.Option(help="training pairs to show", min=1)] = 8,
 ) -> None:
     """Say why a student's picture is what it is: nearest training pairs, what the teacher made of them, whose fault."""
-    from tasks.trace import in_lines
     from tasks.trace import trace as look
+    from tasks.trace_page import in_lines
 
     folder, found = look(image, student, out, pairs)
     print("\n".join([*in_lines(found), f"  {folder}/index.html"]))

@@ -9,8 +9,8 @@ whether data, teacher, capacity or quantisation is at fault (tasks/trace_verdict
 Command: understudy trace IMAGE --student NAME [--out FOLDER] [--pairs 8]
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,12 @@ import numpy.typing as npt
 
 from models.effect import describe
 from models.errors import UserError
-from tasks.charts import png
 from tasks.features import centre_square, level_features
 from tasks.files import (
     check_sha256,
     read_json,
     read_jsonl,
-    replacing_folder,
     sha256_bytes,
-    write_bytes,
-    write_json,
-    write_text,
 )
 from tasks.neighbours import Neighbours
 from tasks.pair_errors import DIGITS, errors_of
@@ -37,10 +32,11 @@ from tasks.params import load_params
 from tasks.pictures import Unfit, decode_picture
 from tasks.quality import Model, of_torch, open_file, scale, shown_file, to_bytes
 from tasks.raw import read_manifest
-from tasks.records import Input, Pair, Record, read_made, read_records
+from tasks.records import Input, Pair, read_made, read_records
 from tasks.stage import STUDENTS
 from tasks.trace_memory import Memory, remember
-from tasks.trace_verdict import Sign, capacity, copied, quantisation, to_json, under_represented, verdict
+from tasks.trace_page import Near, Traced, write
+from tasks.trace_verdict import Sign, capacity, copied, quantisation, under_represented
 from tasks.usual import in_words
 
 Pictures = npt.NDArray[np.uint8]
@@ -49,46 +45,14 @@ Rows = npt.NDArray[np.int64]
 
 TRACES = Path("data/trace")
 INPUTS = Path("data/inputs/inputs.jsonl")
-TEMPLATE = Path(__file__).with_name("trace.html")
 # Pairs whose likeness to the picture has a say: a share of all, within bounds.
 NEAR_SHARE, NEAR_LEAST, NEAR_MOST = 0.02, 12, 64
+SEARCHED = 8  # times as many as are shown, which are not to be crops of one input all
+OF_ONE_INPUT = 2
 BELOW_WORST_DB = 3.0  # int8 on this picture against the worst validation picture
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Near(Record):
-    """A training pair near the picture, for page and trace.json."""
-
-    row: int
-    pair: str  # Pair.id
-    input: str  # Input.digest
-    origin: str
-    distance: float
-    seed: int
-    strength: float | None
-    change: float  # mean squared error of leaving the input as it is
-    error_then: float  # of the student as its training ended
-    error_now: float  # of the phone's file
-    unusual: str  # what the teacher did to it that it rarely does, in words
-    named: bool  # the student has it from this pair, among others
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traced:
-    """All that was found."""
-
-    name: str
-    image: str  # file name
-    sha256: str  # of the file
-    pictures: Mapping[str, Pictures]  # input, student, int8: (S,S,3)
-    teacher: Mapping[str, Any]  # raw/teacher.json
-    signs: list[Sign]
-    near: list[Near]
-    named: Rows  # all rows that the student has it from
-    memory: Memory
-
-
-def look(name: str, picture: Pictures, count: int) -> tuple[dict[str, Pictures], list[Sign], list[Near], Rows, Memory]:
+def look(name: str, picture: Pictures, count: int) -> Traced:
     """Trace one picture (S,S,3) uint8 of the student's size; `count` pairs are told of, all are looked at."""
     import torch
 
@@ -105,7 +69,7 @@ def look(name: str, picture: Pictures, count: int) -> tuple[dict[str, Pictures],
     features = level_features(folder / "student", [picture])
     index = Neighbours(memory.features)
     near_count = int(np.clip(NEAR_SHARE * len(memory.inputs), NEAR_LEAST, NEAR_MOST))
-    distances, rows = index.nearest(features, max(count, near_count))
+    distances, rows = index.nearest(features, max(SEARCHED * count, near_count))
     near = rows[0, :near_count]
     scene, effect = describe(picture[None], pictures["student"][None])
     own = memory.usual.deviations(scene, effect)[0]
@@ -117,8 +81,21 @@ def look(name: str, picture: Pictures, count: int) -> tuple[dict[str, Pictures],
         sign,
         fit(folder, memory, near, then),
     ]
-    told = tell(folder, memory, rows[0, :count], distances[0], then, phone, set(named.tolist()))
-    return pictures, signs, told, named, memory
+    shown = apart(memory, rows[0], count)
+    told = tell(folder, memory, rows[0, shown], distances[0, shown], then, phone, set(named.tolist()))
+    teacher = read_json(folder / "raw" / "teacher.json")
+    return Traced(name=name, pictures=pictures, teacher=teacher, signs=signs, near=told, named=named, memory=memory)
+
+
+def apart(memory: Memory, rows: Rows, count: int) -> Rows:
+    """Places in `rows` of the first `count` pairs, but no more than OF_ONE_INPUT of one input."""
+    seen: Counter[str] = Counter()
+    places: list[int] = []
+    for place, row in enumerate(rows.tolist()):
+        seen[memory.verdicts[row].input] += 1
+        if seen[memory.verdicts[row].input] <= OF_ONE_INPUT:
+            places.append(place)
+    return np.array(places[:count], np.int64)
 
 
 def open_phone(folder: Path, exported: Mapping[str, Any]) -> Model:
@@ -246,54 +223,9 @@ def read_picture(path: Path, size: int) -> tuple[Pictures, str]:
 
 def trace(image: Path, name: str, out: Path | None, count: int) -> tuple[Path, Traced]:
     """Trace one picture file and write the page; returns its folder and what was found."""
-    block = load_params().student(name)
-    picture, sha256 = read_picture(image, block.pairs.size)
-    pictures, signs, near, named, memory = look(name, picture, count)
-    found = Traced(
-        name=name,
-        image=image.name,
-        sha256=sha256,
-        pictures=pictures,
-        teacher=read_json(STUDENTS / name / "raw" / "teacher.json"),
-        signs=signs,
-        near=near,
-        named=named,
-        memory=memory,
-    )
+    load_params().student(name)  # a name that is wrong is told with those there are
+    picture, sha256 = read_picture(image, read_json(STUDENTS / name / "pairs" / "pairs.json")["size"])
+    found = look(name, picture, count)
     out = out or TRACES / name / sha256[:16]
-    write(out, found)
+    write(out, found, image.name, sha256)
     return out, found
-
-
-def write(out: Path, found: Traced) -> None:
-    """Write trace.json, index.html and its pictures."""
-    with replacing_folder(out) as folder:
-        for label, picture in found.pictures.items():
-            write_bytes(folder / "images" / f"{label}.png", png(picture))
-        for one in found.near:
-            write_bytes(folder / "images" / f"pair-{one.row}-input.png", png(np.asarray(found.memory.inputs[one.row])))
-            write_bytes(
-                folder / "images" / f"pair-{one.row}-teacher.png", png(np.asarray(found.memory.targets[one.row]))
-            )
-        told: dict[str, Any] = {"student": found.name, "image": {"file": found.image, "sha256": found.sha256}}
-        told |= to_json(found.signs) | {"teacher": dict(found.teacher)}
-        told |= {"near": [one.to_json() for one in found.near]}
-        told |= {"named": [found.memory.verdicts[row].pair for row in found.named.tolist()]}
-        write_json(folder / "trace.json", told)
-        write_text(folder / "index.html", render(told))
-
-
-def render(told: Mapping[str, Any]) -> str:
-    """index.html of what trace.json holds."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    prompt = told["teacher"].get("call", {}).get("prompt", "")
-    return environment.from_string(TEMPLATE.read_text()).render(told=told, prompt=prompt)
-
-
-def in_lines(found: Traced) -> list[str]:
-    """The verdict and its reasons for a terminal."""
-    lines = [f"{found.image}: {verdict(found.signs)}"]
-    lines += [f"  {'!' if sign.found else ' '} {sign.kind}: {sign.told}" for sign in found.signs]
-    return lines

@@ -70,8 +70,8 @@ def plant(workspace: Path, name: str, fault: str, params: Params, steps: int) ->
     write_json(own / "pairs" / "pairs.json", record)
     changes = {"train.steps": steps, "quantise_aware.steps": 0, "compress.prune": 0.0, "compress.low_rank": 1.0}
     block = changed_student(params.student(name), changes, "planted")
-    alone = params.model_copy(update={"students": {name: block}})
-    alone.train.processes = 1
+    shared = params.train.model_copy(update={"processes": 1})
+    alone = params.model_copy(update={"students": {name: block}, "train": shared})
     write_json(workspace / "params.yaml", alone.model_dump(mode="json"))  # JSON is YAML
     with contextlib.chdir(workspace):
         from tasks.quantise import quantise
@@ -94,10 +94,10 @@ def ask(workspace: Path, name: str, wrong: Mask, of_kind: Mask) -> dict[str, Any
         }
         for whose, rows in asked.items():
             for row in rows:
-                _, signs, _, found, _ = look(name, np.asarray(tested[row]), 1)
-                told[whose] += any(sign.kind == COPIED and sign.found for sign in signs)
+                found = look(name, np.asarray(tested[row]), 1)
+                told[whose] += any(sign.kind == COPIED and sign.found for sign in found.signs)
                 if whose == "of_kind":
-                    named |= set(found.tolist())
+                    named |= set(found.named.tolist())
     right = sum(bool(wrong[row]) for row in named)
     return {
         "planted": int(wrong.sum()),
