@@ -33,6 +33,7 @@ from tasks.pictures import Unfit, decode_picture
 from tasks.quality import Model, of_torch, open_file, scale, shown_file, to_bytes
 from tasks.raw import read_manifest
 from tasks.records import Input, Pair, read_made, read_records
+from tasks.shortfall import change_of
 from tasks.stage import STUDENTS
 from tasks.trace_memory import Memory, remember
 from tasks.trace_page import Near, Traced, write
@@ -148,18 +149,12 @@ def between_inputs(index: Neighbours, memory: Memory) -> Values:
 def fit(folder: Path, memory: Memory, near: Rows, then: Mapping[int, float]) -> Sign:
     """The sign of capacity, from how well the student knew the pairs near by and all as its training ended."""
     kept = read_json(folder / "student" / "errors.json")
-    change = changes(memory, kept["rows"])
-    overall = 1 - sum(kept["error"]) / max(float(change.sum()), 1e-12)
-    asked = changes(memory, near.tolist())
-    if asked.sum() == 0:
+    change = sum(change_of(memory.inputs, memory.targets, kept["rows"]))
+    overall = 1 - sum(kept["error"]) / max(change, 1e-12)
+    asked = sum(change_of(memory.inputs, memory.targets, near.tolist()))
+    if asked == 0:
         return capacity(None, overall)
-    return capacity(1 - sum(then[int(row)] for row in near) / float(asked.sum()), overall)
-
-
-def changes(memory: Memory, rows: Sequence[int]) -> Values:
-    """Mean squared error of leaving each input as it is, values in [0,1]."""
-    differences = ((memory.inputs[row].astype(np.float32) - memory.targets[row]) / 255 for row in rows)
-    return np.array([float(np.square(one).mean()) for one in differences])
+    return capacity(1 - sum(then[int(row)] for row in near) / asked, overall)
 
 
 def tell(
@@ -195,7 +190,7 @@ def tell(
                 distance=round(float(distances[place]), 3),
                 seed=one.seed,
                 strength=records[one.pair].strength,
-                change=round(float(changes(memory, [row])[0]), DIGITS),
+                change=round(change_of(memory.inputs, memory.targets, [row])[0], DIGITS),
                 error_then=then[row],
                 error_now=round(error_of(phone, memory, row), DIGITS),
                 unusual=in_words(deviations[row]),

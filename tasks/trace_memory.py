@@ -64,7 +64,7 @@ def remember(name: str, pairs: Mapping[str, Any], student: Mapping[str, Any]) ->
     if [one.index for one in verdicts] != list(range(len(inputs))):
         raise UserError(f"{folder}/pairs/kept.jsonl does not list the rows of train.inputs.npy: curate again")
     kept = _kept(name, sha256_json([VERSION, pairs["digest"], student["weights_sha256"]]), folder, inputs, targets)
-    usual = find_usual(kept["scene"], kept["effect"])
+    usual = find_usual(kept["scene"], kept["effect"], [one.input for one in verdicts])
     return Memory(verdicts=verdicts, inputs=inputs, targets=targets, usual=usual, **kept)
 
 

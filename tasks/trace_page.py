@@ -35,7 +35,7 @@ class Near(Record):
     error_then: float  # of the student as its training ended
     error_now: float  # of the phone's file
     unusual: str  # what the teacher did to it that it rarely does, in words
-    named: bool  # the student has it from this pair, among others
+    named: bool  # unusual in the way of the student's picture, which has it from such
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Traced:
     teacher: Mapping[str, Any]  # raw/teacher.json
     signs: list[Sign]
     near: list[Near]
-    named: Rows  # all rows that the student has it from
+    named: Rows  # all rows that are unusual in its way, where the student has it from them
     memory: Memory
 
 

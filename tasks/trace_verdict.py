@@ -46,7 +46,7 @@ def same_way(pairs: Values, own: Values) -> npt.NDArray[np.bool_]:
 
 
 def copied(deviations: Values, near: Rows, own: Values) -> tuple[Sign, Rows]:
-    """Whether the student repeats what is unusual about the pairs `near`, and the rows that it has it from.
+    """Whether the student repeats what is unusual about the pairs `near`, and all rows that are unusual in this way.
 
     `deviations` (N,8) are all training pairs', `own` (8,) those of what the student made of the picture.
     """
@@ -61,7 +61,7 @@ def copied(deviations: Values, near: Rows, own: Values) -> tuple[Sign, Rows]:
         f"the picture came out {wrong} than the teacher's usual answers to inputs of this kind; {here:.0%} of the "
         f"{len(near)} training pairs nearest to it are unusual in the same way, {base:.0%} of all"
     )
-    return Sign(kind=COPIED, found=found, told=told), near[alike[near]] if found else near[:0]
+    return Sign(kind=COPIED, found=found, told=told), np.flatnonzero(alike) if found else near[:0]
 
 
 def under_represented(distance: float, usual: Values) -> Sign:

@@ -17,6 +17,7 @@ from models.errors import UserError
 Values = npt.NDArray[np.float64]
 
 LEAST = 60  # pairs; of fewer nothing is usual
+FOLDS = 5  # in which inputs are left out in turn
 HEARD = 0.75  # share that the fit is of
 ROUNDS = 8
 # Robust deviations of the largest of the eight from which on a pair is unusual. Of 900 pairs of the udnie network 1 %
@@ -47,21 +48,43 @@ def terms(scene: Values, centre: Values, scale: Values) -> Values:
     return np.concatenate([np.ones((len(scene), 1)), standard, np.square(standard)], axis=1)
 
 
-def find_usual(scene: Values, effect: Values) -> Usual:
-    """The fit to (N,6) and (N,8); UserError for too few pairs."""
-    if len(scene) < LEAST:
-        raise UserError(f"{len(scene)} training pairs do not show what is usual; it takes {LEAST}: add inputs")
+def find_usual(scene: Values, effect: Values, inputs: Sequence[str]) -> Usual:
+    """The fit to (N,6) and (N,8) of pairs cut from these inputs, (N,); UserError for too few pairs or inputs."""
+    if len(scene) < LEAST or len(set(inputs)) < FOLDS:
+        raise UserError(
+            f"{len(scene)} training pairs of {len(set(inputs))} inputs do not show what is usual; it takes {LEAST} of "
+            f"{FOLDS}: add inputs"
+        )
     centre = np.median(scene, axis=0).astype(np.float64)
     scale = scene.std(axis=0) + 1e-6
-    inputs = terms(scene, centre, scale)
+    known = terms(scene, centre, scale)
     heard = np.ones(len(scene), bool)
     for _ in range(ROUNDS):
-        weights = np.linalg.lstsq(inputs[heard], effect[heard], rcond=None)[0]
-        rest = effect - inputs @ weights
-        deviation = np.maximum(1.4826 * np.median(np.abs(rest), axis=0), LEAST_DEVIATION).astype(np.float64)
-        worst = np.abs(rest / deviation).max(axis=1)
+        weights = np.linalg.lstsq(known[heard], effect[heard], rcond=None)[0]
+        rest = effect - known @ weights
+        worst = np.abs(rest / robust(rest)).max(axis=1)
         heard = worst <= np.quantile(worst, HEARD)
-    return Usual(centre, scale, weights, deviation)
+    return Usual(centre, scale, weights, robust(unseen(known, effect, heard, inputs)))
+
+
+def robust(rest: Values) -> Values:
+    """The standard deviation of each column, by the median of what lies off, (N,8) -> (8,)."""
+    found: Values = np.maximum(1.4826 * np.median(np.abs(rest), axis=0), LEAST_DEVIATION)
+    return found
+
+
+def unseen(known: Values, effect: Values, heard: npt.NDArray[np.bool_], inputs: Sequence[str]) -> Values:
+    """What each pair lies off the fit to pairs of other inputs, (N,8): how far the next input's may lie.
+
+    Crops of one photo lie near to one another; of few photos their scatter would promise too much.
+    """
+    fold = np.unique(np.asarray(inputs), return_inverse=True)[1] % FOLDS
+    rest = np.empty_like(effect)
+    for one in range(FOLDS):
+        out = fold == one
+        weights = np.linalg.lstsq(known[heard & ~out], effect[heard & ~out], rcond=None)[0]
+        rest[out] = effect[out] - known[out] @ weights
+    return rest
 
 
 def unusual(deviations: Values) -> npt.NDArray[np.bool_]:

@@ -192,6 +192,7 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
         "variants": {"steps": 300, "rows": VARIANTS},
         "video": VIDEO,
         "clip": {name: name.encode() for name in ("clip.webp", "clip.png")},
+        "failures": {},
         "slider": b"",
         "inputs": inputs,
     }
@@ -390,6 +391,35 @@ def test_a_slider_and_what_was_forgotten_are_told_where_there_are_any(tmp_path: 
         "0.050 was forgotten",
     ):
         assert told in " ".join(text.split())
+
+
+def test_what_limits_a_student_and_where_it_fails_are_told(tmp_path: Path) -> None:
+    assert 'id="limits"' not in report.render(make_evidence(), {})
+    evidence = make_evidence()
+    parts = {"quantisation": 0.004, "data": 0.21, "rest": 0.05}
+    shortfall = {"phone": 0.736, "float": 0.74, "training": 0.95, "parts": parts, "limited_by": "data"}
+    rows = [
+        {"pair": "a" * 64, "rule": "unusual", "reason": "greyer (9 deviations)", "student": "greyer (8 deviations)"},
+        {"pair": "b" * 64, "rule": "", "reason": "", "student": "<i>smoother (7 deviations)"},
+    ]
+    rows = [row | {"copied": bool(row["rule"]), "invented": not row["rule"]} for row in rows]
+    failures = {"tested": 30, "known": 1, "copied": 1, "invented": 1, "why_not": "", "rows": rows}
+    panels = {panel: np.zeros((8, 8, 3), np.uint8) for panel in report.PANELS}
+    quality = {**evidence.quality, "shortfall": shortfall, "failures": failures}
+    report.write_report(tmp_path, make_evidence(quality=quality, failures={0: panels, 1: panels}), BANDS, make_panels)
+    text = " ".join((tmp_path / "index.html").read_text().split())
+    for told in (
+        "Most is lost to <strong>data: unseen inputs</strong>",
+        "width:21.0%",
+        "More inputs like those",
+        "unusual for an input of its kind 1 time; the student copied 1 of these",
+        "Teacher, unusual: greyer (9 deviations). Student: greyer (8 deviations) (copied).",
+        "The teacher does nothing unusual here. Student: &lt;i&gt;smoother (7 deviations) (its own).",
+    ):
+        assert told in text
+    assert (tmp_path / "images/failure-1-int8.png").exists()
+    quality["failures"] = failures | {"why_not": "12 training pairs do not show", "rows": []}
+    assert "Nothing could be judged: 12 training pairs" in report.render(make_evidence(quality=quality), {})
 
 
 def test_weak_spots_come_worst_first() -> None:

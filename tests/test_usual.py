@@ -12,6 +12,7 @@ from tasks.usual import find_usual, in_words, unusual
 
 COUNT, SIZE = 150, 64
 INPUTS = np.stack([scene(seed, SIZE, SIZE) for seed in range(COUNT)])
+NAMES = [str(number) for number in range(COUNT)]
 Pictures = np.ndarray
 
 
@@ -49,7 +50,7 @@ def test_wrong_answers_to_inputs_of_one_kind_are_unusual(fault: str) -> None:
     targets = TARGETS.copy()
     targets[wrong] = FAULTS[fault](INPUTS[wrong], TARGETS[wrong])
     scenes, effects = describe(INPUTS, targets)
-    deviations = find_usual(scenes, effects).deviations(scenes, effects)
+    deviations = find_usual(scenes, effects, NAMES).deviations(scenes, effects)
     found = unusual(deviations)
     assert found[wrong].mean() > 0.8 and found[~wrong].mean() < 0.1
     told = deviations[wrong][:, EFFECT.index(fault)]
@@ -58,7 +59,7 @@ def test_wrong_answers_to_inputs_of_one_kind_are_unusual(fault: str) -> None:
 
 def test_a_teacher_that_always_does_the_same_has_nothing_unusual() -> None:
     scenes, effects = describe(INPUTS, TARGETS)
-    assert unusual(find_usual(scenes, effects).deviations(scenes, effects)).mean() < 0.1
+    assert unusual(find_usual(scenes, effects, NAMES).deviations(scenes, effects)).mean() < 0.1
 
 
 def test_in_words_the_strongest_come_first() -> None:
@@ -69,5 +70,5 @@ def test_in_words_the_strongest_come_first() -> None:
 
 
 def test_too_few_pairs_are_refused() -> None:
-    with pytest.raises(UserError, match="10 training pairs do not show what is usual"):
-        find_usual(*describe(INPUTS[:10], TARGETS[:10]))
+    with pytest.raises(UserError, match="10 training pairs of 10 inputs do not show what is usual"):
+        find_usual(*describe(INPUTS[:10], TARGETS[:10]), NAMES[:10])
