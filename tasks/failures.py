@@ -21,8 +21,7 @@ from tasks.files import read_json
 from tasks.quality import Model, Pictures, checked, to_bytes
 from tasks.raw import read_manifest, read_shard
 from tasks.records import Record, Verdict, read_records
-from tasks.trace_verdict import same_way
-from tasks.usual import Usual, find_usual, in_words, unusual
+from tasks.usual import Usual, find_usual, in_words, same_way, unusual
 
 Values = npt.NDArray[np.float64]
 

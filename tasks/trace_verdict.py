@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.records import Record
-from tasks.usual import in_words, unusual
+from tasks.usual import in_words, same_way
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -21,8 +21,6 @@ Rows = npt.NDArray[np.int64]
 QUANTISATION, UNDER, COPIED, CAPACITY = "quantisation", "under-represented", "teacher error copied", "capacity"
 NOTHING = "nothing stands out"
 FAR = 0.99  # share of the training pairs that lie nearer to a pair of another input
-ALIKE = 0.5  # cosine of two effects' deviations from which on they are unusual in the same way
-MOST_COUNTED = 12.0  # deviations: what is wrong by more is not more alike
 COPIED_SHARE = 0.3  # of the pairs near by that are unusual in the same way
 OVER_BASE = 2.0  # times as many as there are anywhere
 WORSE = 0.1  # of explained effect that the pairs near by have less than all
@@ -35,14 +33,6 @@ class Sign(Record):
     kind: str
     found: bool
     told: str
-
-
-def same_way(pairs: Values, own: Values) -> npt.NDArray[np.bool_]:
-    """Which of the pairs' deviations (N,8) are unusual, and in the way of `own` (8,): (N,)."""
-    theirs, mine = (np.clip(one, -MOST_COUNTED, MOST_COUNTED) for one in (pairs, own))
-    lengths = np.linalg.norm(theirs, axis=1) * np.linalg.norm(mine)
-    found: npt.NDArray[np.bool_] = unusual(pairs) & (theirs @ mine > ALIKE * np.maximum(lengths, 1e-9))
-    return found
 
 
 def copied(deviations: Values, near: Rows, own: Values) -> tuple[Sign, Rows]:

@@ -23,6 +23,8 @@ ROUNDS = 8
 # Robust deviations of the largest of the eight from which on a pair is unusual. Of 900 pairs of the udnie network 1 %
 # are, of 900 of which 90 were answered in grey, with a colour cast, by half or not at all, these 90.
 UNUSUAL = 6.0
+ALIKE = 0.5  # cosine of two effects' deviations from which on they are unusual in the same way
+MOST_COUNTED = 12.0  # deviations: what is off by more is not more alike
 # Below these a difference is none, however alike the pairs are.
 LEAST_DEVIATION = np.array([0.01, 0.03, 0.1, 0.03, 0.01, 0.005, 0.03, 0.03])
 
@@ -90,6 +92,14 @@ def unseen(known: Values, effect: Values, heard: npt.NDArray[np.bool_], inputs: 
 def unusual(deviations: Values) -> npt.NDArray[np.bool_]:
     """Which of (N,8) are unusual, (N,)."""
     found: npt.NDArray[np.bool_] = np.abs(deviations).max(axis=1) > UNUSUAL
+    return found
+
+
+def same_way(pairs: Values, own: Values) -> npt.NDArray[np.bool_]:
+    """Which of the pairs' deviations (N,8) are unusual, and in the way of `own` (8,): (N,)."""
+    theirs, mine = (np.clip(one, -MOST_COUNTED, MOST_COUNTED) for one in (pairs, own))
+    lengths = np.linalg.norm(theirs, axis=1) * np.linalg.norm(mine)
+    found: npt.NDArray[np.bool_] = unusual(pairs) & (theirs @ mine > ALIKE * np.maximum(lengths, 1e-9))
     return found
 
 
