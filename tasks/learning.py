@@ -134,11 +134,12 @@ def learn(
     checkpoint: Path,
     terms: "list[Term] | None" = None,
     watch: "Callable[[Training, Line], None] | None" = None,
+    share: float = 1.0,
 ) -> "tuple[nn.Module, list[Line]]":
     """Run the training loop with a progress bar; returns the averaged student and its curve.
 
     `terms` are those of the block unless told otherwise. `watch` is called after each step, when its checkpoint is
-    kept; what it raises ends the training.
+    kept; what it raises ends the training. `share` is how much of the training pairs it sees, the first ones.
     """
     import torch
     from accelerate import Accelerator
@@ -152,7 +153,8 @@ def learn(
         print(f"train: going on from step {training.step}")
     folder = STUDENTS / name / "pairs"
     graded = Graded if isinstance(student, Controlled) else Batches
-    batches = graded(*open_pairs(folder, "train"), **batching(block))
+    seen = [array[: round(share * len(array))] for array in open_pairs(folder, "train")]
+    batches = graded(*seen, **batching(block))
     older = replays(block)
     replayed = open_pairs(older, "val") if older else None
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
