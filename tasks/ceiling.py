@@ -2,9 +2,10 @@
 
 The report says what quantisation and unseen inputs take (tasks/shortfall.py); what is left is told apart here by
 training. Reads pairs/ of data/students/NAME. Trains, without the rounding of int8, the student as its block says, one
-twice as wide, one by the pixel loss alone, one for twice the steps, and one on half of the inputs; of each the explained
-effect on the test pictures is measured in float. What the student gains over the one on half of the inputs is what as
-many again may bring. Writes OUT (default: data/ceiling/NAME): ceiling.json and ceiling.md. May be killed and run again.
+twice as wide, one by the pixel loss alone, one for twice the steps, and one on half of the inputs; of each the
+explained effect on the test pictures is measured in float. What the student gains over the one on half of the inputs is
+what as many again may bring. Writes OUT (default: data/ceiling/NAME): ceiling.json and ceiling.md. May be killed and
+run again.
 
 Command: python -m tasks.ceiling --student NAME [--steps 600] [--seeds 0 1] [--out FOLDER]
 """

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.records import Record
-from tasks.usual import in_words, same_way
+from tasks.usual import UNUSUAL, in_words, same_way
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -40,7 +40,8 @@ def copied(deviations: Values, near: Rows, own: Values) -> tuple[Sign, Rows]:
 
     `deviations` (N,8) are all training pairs', `own` (8,) those of what the student made of the picture.
     """
-    wrong = in_words(own)
+    # A student smooths what it copies: half as far is far enough where the pairs near by go all the way.
+    wrong = in_words(own, least=UNUSUAL / 2)
     if not wrong:
         told = "what the student did to the picture is what the teacher does to inputs of this kind"
         return Sign(kind=COPIED, found=False, told=told), near[:0]

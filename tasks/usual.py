@@ -103,12 +103,12 @@ def same_way(pairs: Values, own: Values) -> npt.NDArray[np.bool_]:
     return found
 
 
-def in_words(deviations: Values, most: int = 3) -> str:
-    """What is unusual about one, (8,): "greyer (11 deviations) and smoother (7)", the strongest first; or ""."""
+def in_words(deviations: Values, least: float = UNUSUAL, most: int = 3) -> str:
+    """What is off about one, (8,), by more than `least`: "greyer (11 deviations)", the strongest first; or ""."""
     strongest: Sequence[int] = [int(one) for one in np.argsort(-np.abs(deviations))]
     told = [
         f"{WORDS[EFFECT[one]][int(deviations[one] > 0)]} ({abs(deviations[one]):.0f} deviations)"
         for one in strongest[:most]
-        if abs(deviations[one]) > UNUSUAL
+        if abs(deviations[one]) > least
     ]
     return " and ".join(told)
