@@ -16,6 +16,7 @@ Box = tuple[int, int, int]  # left, top, side in pixels
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FINE, COARSE, TINY = 256, 128, 32  # pixels to which larger pictures are brought
+FLOOR = 1e-5  # of power: what rounding to 256 levels leaves of a plain picture
 SLOW = 8  # waves a picture: what repeats less often is scenery
 FLAT = 9  # neighbouring frequencies whose median a spike stands out from
 STROKE = 0.05  # of luma a pixel: an edge that is drawn
@@ -62,7 +63,7 @@ def spectrum(luma: Values) -> Values:
     for lines in (luma, luma.T):
         waves = fft.rfft((lines - lines.mean(axis=1, keepdims=True)) * window, axis=1)
         found.append(np.square(np.abs(waves)).mean(axis=0))
-    return np.log10(np.array(found, np.float32) + np.float32(1e-6))
+    return np.log10(np.array(found, np.float32) + np.float32(FLOOR))
 
 
 def spikes(spectra: npt.NDArray[np.floating]) -> Values:
@@ -78,7 +79,7 @@ def ripples(spectra: npt.NDArray[np.floating]) -> float:
     The slopes of a scene resemble themselves at no distance, so their autocorrelation is near 0; one that was cut off
     at a frequency, or sharpened too far, first falls below and then rises above.
     """
-    power = 10 ** np.asarray(spectra, np.float64)
+    power = np.maximum(10 ** np.asarray(spectra, np.float64) - FLOOR, 0)
     side = 2 * (power.shape[1] - 1)
     likeness = fft.irfft(power * np.square(np.arange(power.shape[1]) / side), axis=1)
     best = 0.0

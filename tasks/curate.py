@@ -22,6 +22,7 @@ from models.errors import UserError
 from tasks.curation_rules import RULES, SCORES, Bounds, bounds, count_yield, judge
 from tasks.decisions import DECISIONS, Decisions, read_decisions
 from tasks.files import read_json, replacing_folder, write_json
+from tasks.limits import NONE, TOO_FEW
 from tasks.pair_facts import Source, measure_all
 from tasks.pair_set import Arrays, describe
 from tasks.params import Params, Student
@@ -118,20 +119,20 @@ def tell(verdicts: list[Verdict], counts: Counts, limits: Bounds, decisions: Dec
         "pairs": len(verdicts),
         "rejected": sum(taken.values()),
         "decisions": {"keep": said.count("keep"), "drop": said.count("drop"), "stale": decisions.stale},
-        "notes": notes(rules, len(verdicts), limits, decisions),
+        "notes": notes(rules, len(verdicts), decisions),
     }
 
 
-def notes(rules: Mapping[str, Any], pairs: int, limits: Bounds, decisions: Decisions) -> list[str]:
+def notes(rules: Mapping[str, Any], pairs: int, decisions: Decisions) -> list[str]:
     """What a person should know besides the figures: rules that could not judge, decisions that do not count."""
     found = []
-    if limits.settings.limits.identity is not None and not rules["identity"]["judged"]:
-        found.append(
-            f"identity judged none of {pairs} pairs: no face was found in any input, or in too few for its limit"
-        )
-    few = [rule for rule in SCORES if "are needed" in rules[rule]["how"]]
-    if few:
-        found.append(f"{', '.join(few)} judged no pair: {rules[few[0]]['how']}")
+    if rules["identity"]["how"] == NONE:
+        found.append(f"identity judged none of {pairs} pairs: no face was found in any input")
+    found += [
+        f"{rule} judged no pair: {rules[rule]['how']}; a number as its limit asks for none"
+        for rule in SCORES
+        if rules[rule]["how"].startswith(TOO_FEW)
+    ]
     if decisions.stale:
         found.append(f"{decisions.stale} decisions are about another teacher's pictures and do not count: look again")
     return found

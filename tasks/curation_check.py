@@ -25,6 +25,7 @@ from tasks.curation_rules import ALONE, bounds, judge
 from tasks.files import read_json
 from tasks.pair_facts import Measured, compare, measure
 from tasks.params import Params, load_params
+from tasks.pictures import Pixels
 from tasks.planted_faults import FAULTS
 from tasks.progress import progress
 from tasks.raw import Shard, read_manifest, read_shard
@@ -83,8 +84,11 @@ def joined(parts: Sequence[Measured]) -> Measured:
     return Measured(facts=[facts for part in parts for facts in part.facts], **arrays)
 
 
-def plant(shard: Shard, clean: Measured, settings: Curate, share: float, seed: int) -> tuple[Measured, dict[str, str]]:
-    """The pairs with every fault in as many training pairs, none in two; and which pair has which."""
+def plant(
+    shard: Shard, clean: Measured, settings: Curate, share: float, seed: int
+) -> tuple[Measured, Pixels, dict[str, str]]:
+    """The pairs with every fault in as many training pairs, none in two; their targets; and which pair has which."""
+    targets = shard.targets.copy()
     random = np.random.default_rng(seed)
     order = [int(row) for row in random.permutation(len(shard.pairs)) if shard.pairs[int(row)].split == "train"]
     with_face = [row for row in order if "identity" in clean.facts[row].scores]
@@ -99,12 +103,13 @@ def plant(shard: Shard, clean: Measured, settings: Curate, share: float, seed: i
             target = FAULTS[fault](shard.inputs[row], shard.targets[row], other, random)
             if target is None:
                 continue
+            targets[row] = target
             part = measure(one(shard, row, target), settings)
             facts[row] = part.facts[0]
             for name in ROW_FIELDS:
                 arrays[name][row] = getattr(part, name)[0]
             planted[shard.pairs[row].id] = fault
-    return Measured(facts=facts, **arrays), planted
+    return Measured(facts=facts, **arrays), targets, planted
 
 
 def judged(measured: Measured, settings: Curate) -> list[Verdict]:
@@ -167,7 +172,7 @@ def check(params: Params, name: str, count: int, rounds: int, share: float) -> l
     clean = measured_one_by_one(shard, params.curate)
     found = []
     for number in range(rounds):
-        measured, planted = plant(shard, clean, params.curate, share, seed=number)
+        measured, _, planted = plant(shard, clean, params.curate, share, seed=number)
         found.append(Found(verdicts=judged(measured, params.curate), planted=planted))
     about = f"{name}: {len(shard.pairs)} pairs, faults in {share:.0%} of the training pairs, {rounds} rounds"
     return [about, "", *fault_table(found), "", *false_table(judged(clean, params.curate), found)]

@@ -29,7 +29,7 @@ SCORES = {
     "clipping": "more of it is burnt out or black than of inputs like this one",
     "overlay": "something is drawn across it that the input does not have",
     "inconsistency": "asked again with another seed, the teacher gives another picture",
-    "outlier": "what was done to it was done to no other pair",
+    "outlier": "it looks like no other pair's target",
 }
 
 

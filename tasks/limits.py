@@ -8,6 +8,8 @@ import numpy as np
 from tasks.curate_params import Limit, Quantile
 
 FEWEST = 20  # training pairs; of fewer neither a quantile nor a spread says anything
+NONE = "no pair has it"
+TOO_FEW = "too few training pairs have it"
 NORMAL = 1.4826  # standard deviation over the median absolute one, of a normal distribution
 
 
@@ -25,12 +27,11 @@ def threshold(limit: Limit, taught: Sequence[float], judged: int) -> Threshold:
     if limit is None:
         return Threshold(value=None, how="off", judged=0)
     if not judged:
-        return Threshold(value=None, how="no pair has this score", judged=0)
+        return Threshold(value=None, how=NONE, judged=0)
     if isinstance(limit, float | int):
         return Threshold(value=float(limit), how="as set", judged=judged)
     if len(taught) < FEWEST:
-        how = f"of {len(taught)} training pairs none can be told, {FEWEST} are needed: set a number"
-        return Threshold(value=None, how=how, judged=0)
+        return Threshold(value=None, how=f"{TOO_FEW} ({len(taught)} of {FEWEST})", judged=0)
     if isinstance(limit, Quantile):
         value = float(np.quantile(taught, limit.quantile))
         return Threshold(value=value, how=f"quantile {limit.quantile:g} of the training pairs", judged=judged)

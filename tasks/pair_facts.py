@@ -104,7 +104,7 @@ def measure(shard: Shard, settings: Curate) -> Measured:
         given=np.array([row[1] for row in rows], np.float32),
         target=np.array([row[2] for row in rows], np.float32),
         spectra=np.array([row[3] for row in rows], np.float16),
-        vectors=changes(shard.inputs, shard.targets) if asked else np.empty((len(rows), 0), np.float32),
+        vectors=embedded(shard.targets) if asked else np.empty((len(rows), 0), np.float32),
     )
 
 
@@ -114,11 +114,11 @@ def _embedding(settings: FaceEmbedding) -> Embedding:
     return load_embedding(settings)
 
 
-def changes(given: Pixels, targets: Pixels) -> npt.NDArray[np.float32]:
-    """(n,C): what the effect did to each picture, in the features of models/embedding.py."""
+def embedded(targets: Pixels) -> npt.NDArray[np.float32]:
+    """(n,C): what the targets look like. Not what was done to the inputs: a rare input is no reason to drop a pair."""
     from models.embedding import embed
 
-    return np.asarray(embed([targets]) - embed([given]), np.float32)
+    return embed([targets])
 
 
 def _measure_pair(

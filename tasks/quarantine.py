@@ -67,7 +67,7 @@ class Quarantine:
             "by": verdict.by,
             "kept": not verdict.rule,
             "scores": verdict.scores,
-            "over": round(verdict.scores[rule] - limit, 4) if limit is not None else None,
+            "over": round(verdict.scores[rule] / limit - 1, 4) if limit else None,  # so that rules can be compared
             "input": pair.input,
             "crop": pair.crop,
             "seed": pair.seed,

@@ -100,6 +100,7 @@ class Evidence:
     student: Json
     pairs: Json
     yields: Json
+    curation: Json
     curve: Sequence[Json]
     exportability: Json
     variants: Json
@@ -152,9 +153,12 @@ def write_sample(images: Path, band: str, number: int, panels: Mapping[str, Pict
 
 def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
     """index.html as text."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FileSystemLoader(TEMPLATE.parent)  # of the sections that have a file of their own
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(TEMPLATE.read_text())
     speed = latency_rows(evidence.benchmark)
     shown = headline(evidence, speed)
