@@ -2,14 +2,14 @@
 
 Reads data/students/NAME/raw. Faults (tasks/planted_faults.py) are planted into a share of the training pairs. One small
 student is trained on the pairs without faults, one on all of them, one on what all rules leave, and one each on what
-the rules leave without one of them; all with the student's own recipe, for STEPS steps from scratch, on the same seeds.
-The explained effect is that on the test pairs, in which nothing is planted. May be killed and run again: what is
-finished is kept in data/.work/NAME/curation-ablation.
+the rules leave without one of them, or without several that find the same faults; all with the student's own recipe,
+for STEPS steps from scratch, on the same seeds. The explained effect is that on the test pairs, in which nothing is
+planted. May be killed and run again: what is finished is kept in data/.work/NAME/curation-ablation.
 
 Prints a Markdown table. With one seed, differences of less than about 0.01 say nothing: give more.
 
 Command: python -m tasks.curation_ablation --student NAME [--steps 300] [--share 0.3] [--pairs 1200] [--seeds 0]
-    [--only structure cast ...]
+    [--only structure+background cast ...]
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from models.errors import UserError
 from tasks.curate_params import Curate, Limits
 from tasks.curation_check import measured_one_by_one, plant, read_pairs
 from tasks.curation_rules import SCORES, bounds, judge
@@ -38,7 +39,10 @@ NOTHING_PLANTED, NO_RULES, ALL_RULES = "nothing planted", "faults, no rules", "f
 
 
 def without(settings: Curate, rules: Sequence[str]) -> Curate:
-    """The settings with these rules off."""
+    """The settings with these rules off; a UserError for one that is none."""
+    unknown = [rule for rule in rules if rule not in SCORES]
+    if unknown:
+        raise UserError(f"no rule {unknown[0]!r}; there are: {', '.join(SCORES)}")
     limits = Limits.model_validate({**settings.limits.model_dump(), **dict.fromkeys(rules)})
     return settings.model_copy(update={"limits": limits})
 
@@ -93,7 +97,7 @@ def variants(
     measured, spoilt, planted = plant(clean, measured_one_by_one(clean, settings), settings, share, seed=0)
     faulty = Shard(pairs=clean.pairs, inputs=clean.inputs, targets=spoilt)
     facts = compare([measured], settings)
-    asked = {NO_RULES: list(SCORES), ALL_RULES: []} | {f"without {rule}": [rule] for rule in only}
+    asked = {NO_RULES: list(SCORES), ALL_RULES: []} | {f"without {rules}": rules.split("+") for rules in only}
     found = {
         NOTHING_PLANTED: (clean, taught(clean, judge(facts, bounds(facts, without(settings, list(SCORES))), {})), 0)
     }
@@ -160,7 +164,7 @@ if __name__ == "__main__":
     parser.add_argument("--share", type=float, default=0.3, help="of the training pairs that get a fault")
     parser.add_argument("--pairs", type=int, default=1200, help="at most so many, evenly over all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=list(SCORES), help="the rules that are left out in turn")
+    parser.add_argument("--only", nargs="+", help="the rules that are left out in turn, several at once joined by +")
     options = parser.parse_args()
     guarded(
         "curation-ablation",
