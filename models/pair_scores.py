@@ -1,4 +1,4 @@
-"""Figures of a pair by which a bad one shows: edges, repetition, ripples, burnt pixels, strokes, colours.
+"""Figures of a pair by which a bad one shows: edges, spectrum, burnt pixels, strokes, colours.
 
 Each looks at the input and at the teacher's picture and asks for what an effect may not do, whatever it paints. Some
 are bad in themselves, others only where the effect does not usually do so (tasks/effect_norm.py).
@@ -18,6 +18,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FINE, COARSE, TINY = 256, 128, 32  # pixels to which larger pictures are brought
 FLOOR = 1e-5  # of power: what rounding to 256 levels leaves of a plain picture
 SLOW = 8  # waves a picture: what repeats less often is scenery
+WIDE = 8  # neighbouring frequencies on either side of a cliff
 FLAT = 9  # neighbouring frequencies whose median a spike stands out from
 STROKE = 0.05  # of luma a pixel: an edge that is drawn
 FAINT = 1e-4  # squared steepness of luma, a pixel of half size: below it an edge is noise
@@ -73,21 +74,14 @@ def spikes(spectra: npt.NDArray[np.floating]) -> Values:
     return np.asarray(level - ndimage.median_filter(level, size))[..., SLOW:]
 
 
-def ripples(spectra: npt.NDArray[np.floating]) -> float:
-    """How much edges are followed by their own echo, 0..2: (2,F), the stronger of rows and columns.
+def cliffs(spectra: npt.NDArray[np.floating]) -> Values:
+    """By how many decades the power falls at each frequency, from the WIDE before to those after: (...,F) -> (...,G).
 
-    The slopes of a scene resemble themselves at no distance, so their autocorrelation is near 0; one that was cut off
-    at a frequency, or sharpened too far, first falls below and then rises above.
+    Where waves end at a stroke, edges are followed by ripples (Gibbs): careless scaling and decoders do so.
     """
-    power = np.maximum(10 ** np.asarray(spectra, np.float64) - FLOOR, 0)
-    side = 2 * (power.shape[1] - 1)
-    likeness = fft.irfft(power * np.square(np.arange(power.shape[1]) / side), axis=1)
-    best = 0.0
-    for line in likeness / np.maximum(likeness[:, :1], 1e-12):
-        trough = 2 + int(line[2 : side // 16].argmin())
-        if line[trough] < 0:
-            best = max(best, float(line[trough : side // 8].max() - line[trough]))
-    return best
+    level = np.asarray(spectra, np.float32)
+    means = ndimage.uniform_filter1d(level, WIDE, axis=-1)[..., WIDE // 2 : level.shape[-1] - WIDE // 2 + 1]
+    return (means[..., :-WIDE] - means[..., WIDE:])[..., SLOW:]
 
 
 def edges_lost(given: Values, target: Values, box: Box | None = None) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """The section `curate` of params.yaml: when a pair is dropped, and by what faces are told apart."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Section, Sha256, Weight
 
@@ -24,7 +24,27 @@ class Spread(Section):
     least: Weight
 
 
-Limit = Weight | Quantile | Spread | None  # null: the rule is off
+def _form(value: Any) -> str | None:
+    """Which form of a limit a value is meant to have, by its keys."""
+    if isinstance(value, Quantile | Spread):
+        return type(value).__name__.lower()
+    if isinstance(value, dict):
+        return next((form for form in ("quantile", "spread") if form in value), None)
+    return "number" if isinstance(value, float | int) and not isinstance(value, bool) else None
+
+
+# Null: the rule is off.
+Limit = (
+    Annotated[
+        Annotated[Weight, Tag("number")] | Annotated[Quantile, Tag("quantile")] | Annotated[Spread, Tag("spread")],
+        Discriminator(
+            _form,
+            custom_error_type="limit",
+            custom_error_message="a limit is a number, {quantile: 0.99}, {spread: 6, least: 0.5} or null",
+        ),
+    ]
+    | None
+)
 
 
 class Limits(Section):

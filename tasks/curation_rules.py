@@ -24,7 +24,7 @@ SCORES = {
     "background": "the background's edges run elsewhere than the input's",
     "identity": "the face has become another's",
     "grid": "a pattern repeats that neither the input has nor the effect leaves elsewhere",
-    "ringing": "its edges have echoes beside them",
+    "ringing": "its finest waves are cut off at a stroke, which leaves ripples beside edges",
     "cast": "it is tinted otherwise than inputs like this one are",
     "clipping": "more of it is burnt out or black than of inputs like this one",
     "overlay": "something is drawn across it that the input does not have",

@@ -6,10 +6,13 @@ from those of the input by a plane fitted to the training pairs, of which the wo
 again; spectra are compared with the training pairs' median.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from models.pair_scores import spikes
+from models.pair_scores import cliffs, spikes
 from tasks.neighbours import Neighbours
 
 Values = npt.NDArray[np.float64]
@@ -32,21 +35,45 @@ def unforetold(given: Values, target: Values, is_train: npt.NDArray[np.bool_]) -
     return np.asarray(rest)
 
 
-def repetition(
-    given: npt.NDArray[np.float16], target: npt.NDArray[np.float16], is_train: npt.NDArray[np.bool_]
-) -> Values:
-    """(N,): the strongest spike of the target's spectrum that neither its input has nor the effect usually makes.
+Spectra = npt.NDArray[np.float16]  # (N,2,F) log10 of power (models/pair_scores.spectrum)
 
-    given, target: (N,2,F) log10 of power (models/pair_scores.spectrum); in decades over the neighbouring frequencies.
+
+def repetition(given: Spectra, target: Spectra, is_train: npt.NDArray[np.bool_]) -> Values:
+    """(N,): the strongest spike of a target's spectrum that neither its input has nor the effect usually makes.
+
+    In decades over the neighbouring frequencies.
     """
+    usual = np.median(spikes(target[sample(is_train)]), axis=0)
+    return by_parts(
+        lambda some: (spikes(target[some]) - np.maximum(np.maximum(spikes(given[some]), usual), 0)).max(axis=(1, 2)),
+        len(target),
+    )
+
+
+def cut_off(given: Spectra, target: Spectra, is_train: npt.NDArray[np.bool_]) -> Values:
+    """(N,): the deepest fall of a target's spectrum beyond that of its input, each beside what is usual; in decades."""
+    rows = sample(is_train)
+    usual = [np.median(side[rows].astype(np.float32), axis=0) for side in (given, target)]
+
+    def fall(side: Spectra, usually: npt.NDArray[np.float32]) -> Values:
+        return np.asarray(cliffs(side - usually).max(axis=(1, 2)), np.float64)
+
+    return by_parts(
+        lambda some: fall(target[some], usual[1]) - np.maximum(fall(given[some], usual[0]), 0),
+        len(target),
+    )
+
+
+def sample(is_train: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """At most SAMPLE training rows, evenly."""
     rows = np.flatnonzero(is_train)
-    usual = np.median(spikes(target[rows[:: -(-len(rows) // SAMPLE)]]), axis=0)
-    found = np.empty(len(target))
-    for start in range(0, len(target), BATCH):
-        some = slice(start, start + BATCH)
-        known = np.maximum(np.maximum(spikes(given[some]), usual), 0)
-        found[some] = (spikes(target[some]) - known).max(axis=(1, 2))
-    return found
+    return rows[:: -(-len(rows) // SAMPLE)]
+
+
+def by_parts(score: Callable[[slice], npt.NDArray[Any]], count: int) -> Values:
+    """(count,): the scores of all rows, BATCH at a time, as spectra are kept as half floats."""
+    parts = [score(slice(start, start + BATCH)) for start in range(0, count, BATCH)]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def loneliness(vectors: npt.NDArray[np.float32]) -> Values:

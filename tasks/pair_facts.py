@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.pair_scores import burnt, edges_lost, fresh_strokes, look_at, mean_colour, palette, ripples
+from models.pair_scores import burnt, edges_lost, fresh_strokes, look_at, mean_colour, palette
 from tasks.curate_params import Curate, FaceEmbedding
-from tasks.effect_norm import loneliness, repetition, unforetold
+from tasks.effect_norm import cut_off, loneliness, repetition, unforetold
 from tasks.faces import Embedding, cut_face, find_faces, load_embedding
 from tasks.pictures import Pixels, perceptual_hashes, pixel_digest
 from tasks.progress import progress
@@ -45,8 +45,8 @@ class Measured:
     """A shard's facts, with the figures from which the scores come that ask for all pairs."""
 
     facts: list[Facts]
-    given: npt.NDArray[np.float32]  # (n,16) of the inputs: palette, share of burnt values, ripples
-    target: npt.NDArray[np.float32]  # (n,5) of the targets: mean L, a, b; share of burnt values; ripples
+    given: npt.NDArray[np.float32]  # (n,15) of the inputs: palette, share of burnt values
+    target: npt.NDArray[np.float32]  # (n,4) of the targets: mean L, a, b; share of burnt values
     spectra: npt.NDArray[np.float16]  # (n,2,2,F): of input and target, along rows and columns
     vectors: npt.NDArray[np.float32]  # (n,C), or (n,0) where outliers are not asked for
 
@@ -146,8 +146,8 @@ def _measure_pair(
         hashed=perceptual_hashes(given)[0],
         scores=scores,
     )
-    known = [*palette(given), burnt(given), ripples(ours.spectrum)]
-    made = [*mean_colour(target), burnt(target), ripples(theirs.spectrum)]
+    known = [*palette(given), burnt(given)]
+    made = [*mean_colour(target), burnt(target)]
     return facts, known, made, np.array([ours.spectrum, theirs.spectrum], np.float16)
 
 
@@ -163,7 +163,7 @@ def compare(parts: Sequence[Measured], settings: Curate) -> list[Facts]:
         columns = {
             "cast": np.hypot(rest[:, 1], rest[:, 2]),
             "clipping": rest[:, 3],
-            "ringing": rest[:, 4],
+            "ringing": cut_off(spectra[:, 0], spectra[:, 1], taught),
             "grid": repetition(spectra[:, 0], spectra[:, 1], taught),
         }
         if settings.limits.outlier is not None:

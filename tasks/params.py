@@ -503,6 +503,9 @@ def check_files(params: Params, student: str) -> None:
     for key, path in wanted.items():
         if not Path(path).is_dir() and not path.startswith("data/students/"):
             raise UserError(f"params.yaml: {key}: no folder at {path}")
+    faces = params.curate.faces
+    if faces.kind == "onnx" and not Path(faces.path).is_file():
+        raise UserError(f"params.yaml: curate.faces.path: no file at {faces.path}")
     for place in places(block.teacher.model_dump()):
         if not (place.is_here or place.revision):
             raise UserError(f"params.yaml: students.{student}.teacher.{place.key}: nothing lies at {place.where}")

@@ -4,8 +4,20 @@ import numpy as np
 import pytest
 from skimage import data
 
-from models.pair_scores import burnt, edges_lost, fresh_strokes, inside, look_at, palette, ripples, shrink, spikes
-from tasks.effect_norm import loneliness, repetition, unforetold
+from models.pair_scores import (
+    SLOW,
+    WIDE,
+    burnt,
+    cliffs,
+    edges_lost,
+    fresh_strokes,
+    inside,
+    look_at,
+    palette,
+    shrink,
+    spikes,
+)
+from tasks.effect_norm import cut_off, loneliness, repetition, unforetold
 from tasks.faces import find_faces
 from tasks.pictures import Pixels, crop_and_resize
 from tasks.planted_faults import FAULTS, with_face
@@ -65,7 +77,7 @@ def test_flat_pictures_have_nothing_to_lose() -> None:
     flat = np.full((SIZE, SIZE, 3), 90, np.uint8)
     noisy = (flat + np.random.default_rng(0).integers(-1, 2, flat.shape)).astype(np.uint8)
     assert lost(noisy, flat) == pytest.approx((0, 0), abs=0.05)
-    assert ripples(look_at(flat).spectrum) == 0
+    assert not cliffs(look_at(flat).spectrum).any()
     assert fresh_strokes(look_at(flat).slope, look_at(noisy).slope) == 0
 
 
@@ -74,8 +86,11 @@ def test_a_grid_is_a_spike_that_the_input_does_not_have() -> None:
     assert spikes(look_at(spoilt("grid")).spectrum).max() > clean + 0.15
 
 
-def test_cut_off_waves_ring() -> None:
-    assert ripples(look_at(spoilt("ringing")).spectrum) > ripples(look_at(painted(PHOTO)).spectrum) + 0.1
+def test_waves_that_are_cut_off_are_a_cliff() -> None:
+    assert cliffs(look_at(spoilt("ringing")).spectrum).max() > cliffs(look_at(painted(PHOTO)).spectrum).max() + 0.5
+    steps = cliffs(np.repeat([0.0, -2.0], 32)[None])
+    assert steps.max() == pytest.approx(2)
+    assert int(steps.argmax()) == 32 - WIDE - SLOW
 
 
 def test_writing_shows_where_the_input_has_no_edges() -> None:
@@ -126,6 +141,17 @@ def test_a_weave_that_the_effect_always_leaves_is_no_grid() -> None:
     assert int(found.argmax()) == 3
     assert found[3] > 0.7
     assert np.delete(found, 3).max() < 0.5
+
+
+def test_a_fall_that_the_input_has_too_is_no_cut() -> None:
+    random = np.random.default_rng(0)
+    given, target = (random.normal(scale=0.05, size=(40, 2, 65)).astype(np.float16) for _ in range(2))
+    given[4, :, 40:] -= 2
+    target[4:6, :, 40:] -= 2
+    found = cut_off(given, target, np.ones(40, bool))
+    assert int(found.argmax()) == 5
+    assert found[5] > 1.8
+    assert found[4] < 0.3
 
 
 def test_the_lonely_one_is_far_from_all() -> None:
