@@ -65,6 +65,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         student=work.student,
         pairs=work.pairs,
         yields=read_json(folder / "pairs" / "yield.json"),
+        curation=read_json(folder / "pairs" / "curation.json"),
         curve=read_jsonl(folder / "student" / "curve.jsonl"),
         exportability=read_json(folder / "exportability" / "exportability.json"),
         variants=read_json(folder / "variants" / "variants.json"),

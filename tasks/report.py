@@ -115,6 +115,7 @@ class Evidence:
     student: Json
     pairs: Json
     yields: Json
+    curation: Json
     curve: Sequence[Json]
     exportability: Json
     variants: Json

@@ -64,6 +64,10 @@ def make_pairs(folder: Path, inputs_file: Path) -> dict[str, Any]:
     write_records(inputs_file, inputs)
     yields = {"pairs": 9, "kept": 8, "broken": 1}
     write_json(folder / "yield.json", {"train": yields, "val": yields, "test": yields})
+    rules = {"broken": {"rejected": 3, "objected": 3, "judged": 27, "limit": None, "how": ""}}
+    decisions = {"keep": 0, "drop": 0, "stale": 0}
+    told = {"rules": rules, "pairs": 27, "rejected": 3, "decisions": decisions, "notes": []}
+    write_json(folder / "curation.json", told)
     files = {path.name: sha256_file(path) for path in folder.iterdir() if path.suffix in (".npy", ".jsonl")}
     record = {"digest": "d" * 64, "teacher": "e" * 64, "teacher_name": "half", "teacher_version": 1, "size": SIZE}
     record |= {"counts": {"train": TRAIN, "val": 2, "test": TEST}, "files": files}

@@ -42,6 +42,24 @@ FILE_ROWS = [
 ]
 RUNTIMES = ("litert", "onnx")
 LICENCE = "CC0 (NASA, via scikit-image)"
+CURATION = {
+    "rules": {
+        "cast": {"rejected": 0, "objected": 0, "judged": 200, "limit": 13.0, "how": "the least", "says": "tinted"},
+        "identity": {
+            "rejected": 0,
+            "objected": 0,
+            "judged": 0,
+            "limit": None,
+            "how": "no pair has it",
+            "says": "other",
+        },
+        "near-duplicate": {"rejected": 6, "objected": 6, "judged": 200, "limit": None, "how": ""},
+    },
+    "pairs": 200,
+    "rejected": 6,
+    "decisions": {"keep": 1, "drop": 2, "stale": 0},
+    "notes": ["identity judged none of 200 pairs: no face was found in any input"],
+}
 
 
 def figures(effect: float) -> dict[str, float]:
@@ -187,6 +205,7 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
             split: {"pairs": count, "kept": count - 3, "broken": 0, "no-op": 1, "duplicate": 0, "near-duplicate": 2}
             for split, count in (("train", 168), ("val", 16), ("test", 16))
         },
+        "curation": CURATION,
         "curve": make_curve(),
         "exportability": {"figures": {"partitions": 1, "mega_macs": 134.2}, "findings": FINDINGS},
         "variants": {"steps": 300, "rows": VARIANTS},
@@ -613,3 +632,12 @@ def check_enlarging(tab: Any) -> None:
     tab.keyboard.press("Escape")
     assert not tab.locator("dialog").is_visible()
     assert tab.evaluate("document.activeElement.getAttribute('href')") == "images/best-1-teacher.png"
+
+
+def test_curation_is_told_by_rule_with_its_limit_and_what_it_could_not_judge() -> None:
+    page = report.render(make_evidence(), {})
+    section = page[page.index('<h2 id="curation">') : page.index('<h2 id="lineage">')]
+    assert "identity judged none of 200 pairs: no face was found in any input." in section
+    assert '<tr><th scope="row">near-duplicate</th><td>2</td><td>2</td><td>2</td>' in section
+    assert "13.000 (the least)" in section
+    assert "People decided to keep 1 pairs and to drop 2." in section
