@@ -27,6 +27,7 @@ from tasks.params import Curate, Params, Student
 from tasks.pictures import Pixels, near, perceptual_hashes, pixel_digest
 from tasks.raw import Shard, read_manifest, read_shard
 from tasks.records import SPLITS, Pair, SplitName, Verdict, write_records
+from tasks.splits import check_splits
 from tasks.stage import STUDENTS, student_main
 
 SIDES = ("inputs", "targets")
@@ -241,6 +242,7 @@ def curate(params: Params, name: str, student: Student) -> None:
         write_records(folder / "rejected.jsonl", [verdict for verdict in verdicts if verdict.rule])
         write_json(folder / "yield.json", counts)
         write_json(folder / "pairs.json", describe(folder, verdicts, teacher, size))
+        check_splits(folder, params.splits)  # raises where anything is on two sides; then nothing is published
     Console().print(yield_table(counts, f"curate: yield of {name}"))
 
 

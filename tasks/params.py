@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from models.errors import UserError
 from models.teachers import SAMPLING
 from models.teachers.pinned import places
+from tasks.faces import FaceEmbedding
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Weight
 from tasks.target import LOCAL, check_target
 from tasks.teacher_params import TAGS, Teacher
@@ -90,6 +91,21 @@ class Curate(Section):
     min_change: Fraction  # mean absolute difference between input and teacher output
     min_contrast: Fraction  # standard deviation of the teacher output
     max_clipped: Fraction  # share of teacher values that lie outside [0,1]
+
+
+class Splits(Section):
+    """What may not be on two sides of the split (tasks/splits.py)."""
+
+    near_duplicate_bits: Count  # photos whose perceptual hashes are at most this far apart, mirrored or not
+    nearest: Count  # photos of each other side that a photo is compared with, for cut-outs; 0 looks for none
+    # Correlation from which a photo counts as cut out of another; different photos come to 0.91 at most, cut-outs of
+    # 0.95 down to 0.7 of a photo's side mostly to more (docs/decisions/0020-coverage.md).
+    min_fit: Fraction
+    # Cosine of two faces from which they are one person; 1 looks for none. What `gradients` says of different people
+    # comes to 0.79 at most; it knows a person again in one recording, hardly on another day.
+    min_same_face: Fraction
+    faces: FaceEmbedding  # what the cosine is taken of: gradients, or an ONNX file of yours (tasks/faces.py)
+    crop_bits: Count  # crops of kept pairs whose hashes are at most this far apart, mirrored or not
 
 
 class TrainShared(Section):
@@ -439,6 +455,7 @@ class Params(Section):
     exportability: Exportability
     generate: Generate
     curate: Curate
+    splits: Splits
     train: TrainShared
     quantise: Quantise
     benchmark: Benchmark
