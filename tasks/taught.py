@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
 from tasks.files import check_sha256, read_json
+from tasks.panel_inputs import check_not_taught, read_panel
 from tasks.params import Student
+from tasks.records import Verdict, read_records
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +40,22 @@ def replays(block: Student) -> Path | None:
             f"train.replay: {replay.pairs} holds no pairs: name a folder of curated ones, or set share to 0"
         )
     return None
+
+
+def check_replay(older: Path, own: Path) -> None:
+    """Refuse older pairs whose training part holds an input of the own pairs' test side, or of the frozen panel.
+
+    They come from an earlier run, whose split may have been another.
+    """
+    taught = {one.input for one in read_records(older / "kept.jsonl", Verdict) if one.split == "train"}
+    check_not_taught(read_panel(), dict.fromkeys(taught, "train"), f"train.replay: {older}", "replay other pairs")
+    held_out = {one.input for one in read_records(own / "kept.jsonl", Verdict) if one.split != "train" and one.input}
+    both = sorted(taught & held_out)
+    if both:
+        raise UserError(
+            f"train.replay: {older} trains on {len(both)} inputs that {own} holds out, such as {both[0][:12]}: replay "
+            "other pairs, or make them again of today's data/inputs"
+        )
 
 
 def batching(block: Student) -> dict[str, Any]:

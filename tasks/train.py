@@ -20,7 +20,7 @@ from tasks.helpers import beside
 from tasks.learning import CODE, ROUNDING_CODE, digests, first, going_on, learn, make_recipe, publish, start_record
 from tasks.params import Params, Student
 from tasks.stage import STUDENTS, student_main, work_folder
-from tasks.taught import batching, check_pairs, forgetting, left_of_replay, replays
+from tasks.taught import batching, check_pairs, check_replay, forgetting, left_of_replay, replays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +80,8 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
     pairs = check_pairs(STUDENTS / name / "pairs", block)
     older = replays(block)
     replay = check_pairs(older, block) if older else None
+    if older and block.train.replay.share:
+        check_replay(older, STUDENTS / name / "pairs")
     start = start_record(Path(block.init), block)
     settings = block.train.model_dump(exclude={"replay"})  # which pairs these are is told by their digest
     work = {

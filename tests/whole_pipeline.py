@@ -13,7 +13,17 @@ from made_once import made_once
 
 from tasks.files import sha256_file
 
-PARTS = ("flows", "tasks", "models", "data/sources", ".dvc/config", ".dvcignore", "dvc.yaml", "mlflow/tags.yaml")
+PARTS = (
+    "flows",
+    "tasks",
+    "models",
+    "data/sources",
+    "data/panel.json",
+    ".dvc/config",
+    ".dvcignore",
+    "dvc.yaml",
+    "mlflow/tags.yaml",
+)
 # The smallest encoder that timm has: a conversion takes 40 % less of the processor than the shipped encoder's.
 ARCHITECTURE = {
     "encoder": "test_resnet",
