@@ -284,6 +284,13 @@ class Replay(Section):
     share: Annotated[float, Field(ge=0, lt=1)]  # of every batch; at 0 it is only measured what is forgotten
 
 
+class Balance(Section):
+    """Training pairs drawn so that slices of them are even (tasks/taught.py); an epoch then shows some pairs again."""
+
+    by: Literal["none", "cluster", "luma", "detail", "chroma"]  # clusters of like inputs, or quarters of a range
+    cap: Annotated[float, Field(ge=1)]  # how often, at most, an epoch shows a pair
+
+
 class Train(Section):
     """One student's training."""
 
@@ -301,6 +308,7 @@ class Train(Section):
     consistency: Consistency
     camera: Camera
     replay: Replay
+    balance: Balance
 
 
 class Compress(Section):

@@ -20,7 +20,7 @@ from tasks.helpers import beside
 from tasks.learning import CODE, ROUNDING_CODE, digests, first, going_on, learn, make_recipe, publish, start_record
 from tasks.params import Params, Student
 from tasks.stage import STUDENTS, student_main, work_folder
-from tasks.taught import batching, check_pairs, check_replay, forgetting, left_of_replay, replays
+from tasks.taught import batching, check_pairs, check_replay, forgetting, left_of_replay, replays, slice_labels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,6 +93,7 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
         # Of any number of processes and threads: each goes on from what another has begun.
         "shared": params.train.model_dump(exclude={"processes", "threads"}),
         **controlled(block),
+        **balanced(STUDENTS / name / "pairs", pairs["digest"], block),
         # Without the code, a changed loss would be handed the old one's finished checkpoint.
         "code": digests(CODE),
     }
@@ -116,6 +117,12 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
 def controlled(block: Student) -> dict[str, str]:
     """The student's control, if it has one."""
     return {} if block.control.by == "none" else {"control": block.control.by}
+
+
+def balanced(folder: Path, digest: str, block: Student) -> dict[str, str]:
+    """Which slices the batches are balanced by, if they are: what finds them is no part of models/."""
+    by = block.train.balance.by
+    return {} if by == "none" else {"slices": sha256_json(slice_labels(folder, digest, by).tolist())}
 
 
 def own_checkpoint(folder: Path, phase: str, work: Mapping[str, Any]) -> Path:
