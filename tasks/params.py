@@ -208,6 +208,16 @@ class Drift(Section):
     seed: Count
 
 
+class Coverage(Section):
+    """What the coverage report takes for a lack (tasks/coverage.py)."""
+
+    max_inputs: Positive  # of each side and of the serving folder, drawn by seed, one of each group
+    min_slice: Positive  # pictures of a slice, of training and serving together; one with fewer is named, not judged
+    # What a serving share must be over training's, at the lower end of its interval, for training to lack the slice.
+    min_ratio: Annotated[float, Field(ge=1)]
+    seed: Count
+
+
 class Pairs(Section):
     """Which crops of each input the teacher is asked for."""
 
@@ -471,6 +481,7 @@ class Params(Section):
     evaluate: Evaluate
     retrain: Retrain
     drift: Drift
+    coverage: Coverage
     profiles: dict[str, Profile]  # by name: a smaller run, such as CI makes of a pull request
     students: Annotated[dict[str, Student], Field(min_length=1)]
 
