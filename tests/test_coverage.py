@@ -79,7 +79,8 @@ def test_dark_serving_pictures_are_what_is_to_be_collected(run: Run) -> None:
     shown = re.findall(r'alt="serving: folder:(\d+)\.png"', text[text.index("<ol") : text.index("</li>")])
     assert len(shown) == 6 and all(int(name) % 2 for name in shown)  # the dark ones
     for src in re.findall(r'src="(thumbnails/[^"]+)"', text):
-        assert Image.open(COVERAGE / src).size == (128, 128)
+        with Image.open(COVERAGE / src) as shown_small:
+            assert shown_small.size == (128, 128)
     assert "http" not in text
 
 
