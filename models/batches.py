@@ -17,7 +17,7 @@ from models.camera import Camera
 
 Array = npt.NDArray[np.uint8]
 
-ORDER, PLACES, OLDER, STRENGTHS, SEEN = range(5)  # streams of random numbers, one for each thing that is drawn
+ORDER, PLACES, OLDER, STRENGTHS, SEEN, EXTRA = range(6)  # streams of random numbers, one for each thing that is drawn
 AT_FULL = 0.25  # strengths that are exactly 1, over those below
 
 
@@ -55,6 +55,7 @@ class Batches:
     """Random crops of (input, target) pairs, mirrored half of the time; batch(t) depends on (seed, t) only.
 
     Inputs are seen through `camera` where there is one; targets never are. Of every batch a share is of `replay`.
+    `often` (N,) says how often, at least once, an epoch shows each pair; None is once each.
     """
 
     def __init__(
@@ -67,14 +68,32 @@ class Batches:
         seed: int,
         camera: Camera | None = None,
         replay: Replay | None = None,
+        often: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.inputs, self.targets, self.camera, self.replay = inputs, targets, camera, replay
         self.batch_size, self.crop, self.seed = batch_size, crop, seed
+        self.often = often
+        self.epoch = len(inputs) if often is None else round(float(often.sum()))  # pairs shown
 
     def rows(self, step: int) -> npt.NDArray[np.int64]:
         """Which pairs batch `step` holds: epochs are shuffled one by one, no pair waits for another's second turn."""
         first, last = (at * self.batch_size - self._replayed(at) for at in (step, step + 1))
-        return self._order(ORDER, len(self.inputs), np.arange(first, last))
+        places = np.arange(first, last)
+        if self.often is None:
+            return self._order(ORDER, len(self.inputs), places)
+        order = self._order(ORDER, self.epoch, places)
+        shown = {epoch: self._shown(epoch) for epoch in set(places // self.epoch)}
+        return np.array([shown[place // self.epoch][at] for place, at in zip(places, order, strict=True)], np.int64)
+
+    def _shown(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The pairs of an epoch: each as often as is whole of `often`, and some once more by what is left of it."""
+        assert self.often is not None
+        left = np.cumsum(self.often % 1)
+        # Systematic sampling: one draw, and every pair's chance of one more is what its number has after the point.
+        steps = np.floor(left + np.random.default_rng((self.seed, EXTRA, epoch)).random())
+        more = np.diff(steps, prepend=0.0)
+        rows = np.repeat(np.arange(len(self.often)), (np.floor(self.often) + more).astype(np.int64))
+        return np.resize(rows, self.epoch)  # the sum may be off by one
 
     def replayed_rows(self, step: int) -> npt.NDArray[np.int64]:
         """Which of the older pairs it holds besides, in epochs of their own."""

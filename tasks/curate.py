@@ -29,6 +29,7 @@ from tasks.params import Params, Student
 from tasks.quarantine import Quarantine
 from tasks.raw import read_manifest
 from tasks.records import SPLITS, Verdict, write_records
+from tasks.splits import check_splits
 from tasks.stage import STUDENTS, student_main, work_folder
 
 Counts = dict[str, dict[str, int]]
@@ -59,6 +60,7 @@ def curate(params: Params, name: str, student: Student) -> None:
         write_json(folder / "yield.json", counts)
         write_json(folder / "curation.json", told)
         write_json(folder / "pairs.json", describe(folder, verdicts, teacher, size))
+        check_splits(folder, params.splits)  # raises where anything is on two sides; then nothing is published
     for note in told["notes"]:
         print(f"curate {name}: {note}", file=sys.stderr)
     Console().print(yield_table(counts, told, f"curate: yield of {name}"))

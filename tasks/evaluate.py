@@ -1,8 +1,8 @@
 """Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
 
-Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/, variants/
-and video/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and
-the report (tasks/report.py).
+Reads data/inputs/inputs.jsonl, data/panel.json and, of one student, exportability/, pairs/, student/, exported/,
+benchmark/, variants/ and video/; pixels, weights and model files are checked against their recorded sha256. Writes
+report/quality.json and the report (tasks/report.py).
 Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
 
 Command: python -m tasks.evaluate --student NAME
@@ -18,6 +18,8 @@ from tasks.failures import Judged, find_failures
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.intervals import figure_intervals
 from tasks.likeness import likeness
+from tasks.panel_inputs import read_panel
+from tasks.panel_quality import panel_quality
 from tasks.params import Params, Student
 from tasks.phone import student_evidence, with_video
 from tasks.quality import (
@@ -52,6 +54,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
     video = read_json(folder / "video" / "video.json")
     quality = summarise(columns, work, with_video(student_evidence(work, models, columns, smooth), video), smooth)
+    quality["panel"] = panel_quality(read_panel(), work, columns, judged_file(work.exported["files"])["file"])
     slider = open_slider(folder, work)
     control = control_quality(folder, work, *slider) if slider else None
     if control:

@@ -1,25 +1,28 @@
 """Stage ingest: collects photos and video frames, groups what looks alike and splits by group.
 
-Reads the folder of params.ingest.folder and the photographs of params.ingest.libraries.
+Reads the folder of params.ingest.folder, the photographs of params.ingest.libraries and the frozen panel in
+data/panel.json (tasks/panel_inputs.py).
 Writes data/inputs: images/DIGEST.png, inputs.jsonl (Input), set_aside.jsonl (SetAside), summary.json.
 A file that cannot be used is set aside with the reason and never stops the others.
 
 The side of a group is a pure function of the seed and the group's key, the smallest sha256 among the
 files in it. Adding files therefore moves no input that is there already - with one exception: a new file
-that is a (near-)duplicate of a group joins it, and may give it a new key, or join two groups into one.
+that is a (near-)duplicate of a group joins it, and may give it a new key, or join two groups into one. A group
+that an input of the frozen panel belongs to is on the test side, whatever its key and the seed say.
 
 Command: python -m tasks.ingest
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import UserError
 from tasks import pictures, videos
 from tasks.files import replacing_folder, sha256_bytes, sha256_file, write_json
+from tasks.panel_inputs import PanelInput, check_present, read_panel
 from tasks.params import Ingest, Params, Split
 from tasks.pictures import Pixels, Unfit
 from tasks.progress import progress
@@ -52,7 +55,8 @@ def split_of(key: str, seed: int, shares: Split) -> SplitName:
     return "val" if draw < shares.test + shares.val else "train"
 
 
-def _sources(ingest: Ingest) -> list[Source]:
+def find_sources(ingest: Ingest) -> list[Source]:
+    """Every file there is, of the libraries and of the folder; UserError where there is none."""
     sources = [source for name in ingest.libraries for source in library_sources(name)]
     sources += folder_sources(Path(ingest.folder))
     if not sources:
@@ -125,9 +129,15 @@ def drop_duplicates(found: list[Found]) -> tuple[list[Found], list[SetAside]]:
     return list(first.values()), duplicates
 
 
-def assign(found: list[Found], ingest: Ingest) -> list[Input]:
-    """Give every picture its group and its side; sorted by origin."""
-    names = pictures.groups([one.key for one in found], [one.hashes for one in found], ingest.near_duplicate_bits)
+def assign(found: list[Found], ingest: Ingest, panel: Sequence[PanelInput] = ()) -> list[Input]:
+    """Give every picture its group and its side; sorted by origin.
+
+    What is of one group with a panel input - of its file, of its clip, or near it - is on the test side.
+    """
+    keys = [one.key for one in found] + [one.file for one in panel]
+    hashes = [one.hashes for one in found] + [one.hash_bits for one in panel]
+    names = pictures.groups(keys, hashes, ingest.near_duplicate_bits)
+    frozen = set(names[len(found) :])
     inputs = [
         Input(
             digest=one.digest,
@@ -137,9 +147,9 @@ def assign(found: list[Found], ingest: Ingest) -> list[Input]:
             height=one.height,
             clip=one.clip,
             group=group,
-            split=split_of(group, ingest.seed, ingest.split),
+            split="test" if group in frozen else split_of(group, ingest.seed, ingest.split),
         )
-        for one, group in zip(found, names, strict=True)
+        for one, group in zip(found, names[: len(found)], strict=True)
     ]
     return sorted(inputs, key=lambda one: one.origin)
 
@@ -181,17 +191,18 @@ def _read_all(sources: list[Source], images: Path, section: Ingest) -> tuple[lis
 
 
 def ingest(params: Params) -> None:
-    """Write data/inputs; raises UserError where nothing usable or an empty split would come out."""
-    section = params.ingest
-    sources = _sources(section)
+    """Write data/inputs; raises UserError where an empty split, or not the whole panel, would come out."""
+    section, panel = params.ingest, read_panel()
+    sources = find_sources(section)
     with replacing_folder(INPUTS) as folder:
         images = folder / "images"
         images.mkdir()
         found, set_aside = _read_all(sources, images, section)
         kept, duplicates = drop_duplicates(found)
+        check_present(panel, {one.digest for one in kept}, {one.key for one in found})
         # Groups are made of all that was found: two clips that share a frame belong together.
         origins = {one.origin for one in kept}
-        inputs = [one for one in assign(found, section) if one.origin in origins]
+        inputs = [one for one in assign(found, section, panel) if one.origin in origins]
         set_aside = sorted(set_aside + duplicates, key=lambda one: one.origin)
         _check_splits(inputs, set_aside, section)
         write_records(folder / "inputs.jsonl", inputs)

@@ -23,7 +23,7 @@ from tasks.params import Params, Student
 from tasks.progress import progress
 from tasks.stage import STUDENTS
 from tasks.starts import find_weights
-from tasks.taught import batching, replays
+from tasks.taught import batching, often, replays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,7 @@ CODE = (
     "compression.py",
     "consistency.py",
     "controls.py",
+    "embedding.py",
     "encoders.py",
     "feature_distillation.py",
     "light.py",
@@ -154,7 +155,8 @@ def learn(
     folder = STUDENTS / name / "pairs"
     graded = Graded if isinstance(student, Controlled) else Batches
     seen = [array[: round(share * len(array))] for array in open_pairs(folder, "train")]
-    batches = graded(*seen, **batching(block))
+    evened = often(folder, block)
+    batches = graded(*seen, **batching(block), often=None if evened is None else evened[: len(seen[0])])
     older = replays(block)
     replayed = open_pairs(older, "val") if older else None
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:

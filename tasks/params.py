@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from models.errors import UserError
 from models.teachers import SAMPLING
 from models.teachers.pinned import places
-from tasks.curate_params import Curate
+from tasks.curate_params import Curate, FaceEmbedding
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Weight
 from tasks.target import LOCAL, check_target
 from tasks.teacher_params import TAGS, Teacher
@@ -82,6 +82,21 @@ class Generate(Section):
     # "" is this machine; a Ray cluster of which this machine is a node is "auto" or HOST:PORT. It changes no byte.
     cluster: Annotated[str, StringConstraints(pattern=r"^(auto|[^\s/]+:[0-9]+)?$")]
     gpus_per_actor: Fraction  # share of a GPU that each actor on the cluster takes; 0 keeps it off the GPUs
+
+
+class Splits(Section):
+    """What may not be on two sides of the split (tasks/splits.py)."""
+
+    near_duplicate_bits: Count  # photos whose perceptual hashes are at most this far apart, mirrored or not
+    nearest: Count  # photos of each other side that a photo is compared with, for cut-outs; 0 looks for none
+    # Correlation from which a photo counts as cut out of another; different photos come to 0.91 at most, cut-outs of
+    # 0.95 down to 0.7 of a photo's side mostly to more (docs/decisions/0020-coverage.md).
+    min_fit: Fraction
+    # Cosine of two faces from which they are one person; 1 looks for none. What `gradients` says of different people
+    # comes to 0.79 at most; it knows a person again in one recording, hardly on another day.
+    min_same_face: Fraction
+    faces: FaceEmbedding  # what the cosine is taken of: gradients, or an ONNX file of yours (tasks/faces.py)
+    crop_bits: Count  # crops of kept pairs whose hashes are at most this far apart, mirrored or not
 
 
 class TrainShared(Section):
@@ -184,6 +199,16 @@ class Drift(Section):
     seed: Count
 
 
+class Coverage(Section):
+    """What the coverage report takes for a lack (tasks/coverage.py)."""
+
+    max_inputs: Positive  # of each side and of the serving folder, drawn by seed, one of each group
+    min_slice: Positive  # pictures of a slice, of training and serving together; one with fewer is named, not judged
+    # What a serving share must be over training's, at the lower end of its interval, for training to lack the slice.
+    min_ratio: Annotated[float, Field(ge=1)]
+    seed: Count
+
+
 class Pairs(Section):
     """Which crops of each input the teacher is asked for."""
 
@@ -261,6 +286,13 @@ class Replay(Section):
     share: Annotated[float, Field(ge=0, lt=1)]  # of every batch; at 0 it is only measured what is forgotten
 
 
+class Balance(Section):
+    """Training pairs drawn so that slices of them are even (tasks/taught.py); an epoch then shows some pairs again."""
+
+    by: Literal["none", "cluster", "luma", "detail", "chroma"]  # clusters of like inputs, or quarters of a range
+    cap: Annotated[float, Field(ge=1)]  # how often, at most, an epoch shows a pair
+
+
 class Train(Section):
     """One student's training."""
 
@@ -278,6 +310,7 @@ class Train(Section):
     consistency: Consistency
     camera: Camera
     replay: Replay
+    balance: Balance
 
 
 class Compress(Section):
@@ -432,6 +465,7 @@ class Params(Section):
     exportability: Exportability
     generate: Generate
     curate: Curate
+    splits: Splits
     train: TrainShared
     quantise: Quantise
     benchmark: Benchmark
@@ -439,6 +473,7 @@ class Params(Section):
     evaluate: Evaluate
     retrain: Retrain
     drift: Drift
+    coverage: Coverage
     profiles: dict[str, Profile]  # by name: a smaller run, such as CI makes of a pull request
     students: Annotated[dict[str, Student], Field(min_length=1)]
 

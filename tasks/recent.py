@@ -21,7 +21,7 @@ from tasks.files import sha256_json
 from tasks.ingest import INPUTS, Found, drop_duplicates, read_source
 from tasks.params import Ingest
 from tasks.pictures import Pixels, Unfit, count_kinds, read_input
-from tasks.records import Input, SetAside, read_records
+from tasks.records import Input, SetAside, SplitName, read_records
 from tasks.sources import folder_sources
 
 COUNTS = ".json"
@@ -33,6 +33,7 @@ class Sample:
     """Independent pictures, each cut to the student's square."""
 
     squares: list[Pixels]
+    origins: list[str]  # of each square
     digest: str  # of all usable pictures, the drawn and the others
     usable: int  # pictures and frames, before one of each group was drawn
     set_aside: dict[str, int]  # files that could not be used, by kind of reason
@@ -68,21 +69,30 @@ def read_recent(folder: Path, ingest: Ingest, size: int, at_most: int, seed: int
         kept, duplicates = drop_duplicates(found)
         grouped = pictures.groups([one.key for one in kept], [one.hashes for one in kept], ingest.near_duplicate_bits)
         groups = {one.digest: group for one, group in zip(kept, grouped, strict=True)}
-        squares = [centre_square(read_input(images, digest), size) for digest in draw(groups, at_most, seed)]
+        drawn = draw(groups, at_most, seed)
+        squares = [centre_square(read_input(images, digest), size) for digest in drawn]
+    origins = {one.digest: one.origin for one in kept}
     return Sample(
         squares=squares,
+        origins=[origins[digest] for digest in drawn],
         digest=sha256_json(sorted(groups)),
         usable=len(groups),
         set_aside=count_kinds([one.reason for one in set_aside + duplicates]),
     )
 
 
-def read_training(size: int, at_most: int, seed: int) -> Sample:
-    """The training split of data/inputs; a UserError where it is missing or damaged."""
-    inputs = [one for one in read_records(INPUTS / "inputs.jsonl", Input) if one.split == "train"]
-    groups = {one.digest: one.group for one in inputs}
-    squares = [centre_square(read_input(INPUTS / "images", digest), size) for digest in draw(groups, at_most, seed)]
-    return Sample(squares=squares, digest=sha256_json(sorted(groups)), usable=len(groups), set_aside={})
+def read_training(size: int, at_most: int, seed: int, split: SplitName = "train") -> Sample:
+    """The training split of data/inputs, or another; a UserError where it is missing or damaged."""
+    inputs = {one.digest: one for one in read_records(INPUTS / "inputs.jsonl", Input) if one.split == split}
+    groups = {digest: one.group for digest, one in inputs.items()}
+    drawn = draw(groups, at_most, seed)
+    return Sample(
+        squares=[centre_square(read_input(INPUTS / "images", digest), size) for digest in drawn],
+        origins=[inputs[digest].origin for digest in drawn],
+        digest=sha256_json(sorted(groups)),
+        usable=len(groups),
+        set_aside={},
+    )
 
 
 def read_counts(path: Path, size: int) -> dict[str, Any]:

@@ -5,17 +5,27 @@ the old student's own pictures (Li & Hoiem 2017), made by a teacher of kind `stu
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from models.errors import UserError
 from tasks.files import check_sha256, read_json
+from tasks.panel_inputs import check_not_taught, read_panel
 from tasks.params import Student
+from tasks.records import Verdict, read_records
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import nn
 
     from models.training import Line
+
+SEED = 0  # of the clusters that batches are balanced by
+BINS = 4  # of a property that they are balanced by
+SEEN = 16  # pictures measured at a time
 
 
 def check_pairs(folder: Path, block: Student) -> dict[str, Any]:
@@ -40,6 +50,22 @@ def replays(block: Student) -> Path | None:
     return None
 
 
+def check_replay(older: Path, own: Path) -> None:
+    """Refuse older pairs whose training part holds an input of the own pairs' test side, or of the frozen panel.
+
+    They come from an earlier run, whose split may have been another.
+    """
+    taught = {one.input for one in read_records(older / "kept.jsonl", Verdict) if one.split == "train"}
+    check_not_taught(read_panel(), dict.fromkeys(taught, "train"), f"train.replay: {older}", "replay other pairs")
+    held_out = {one.input for one in read_records(own / "kept.jsonl", Verdict) if one.split != "train" and one.input}
+    both = sorted(taught & held_out)
+    if both:
+        raise UserError(
+            f"train.replay: {older} trains on {len(both)} inputs that {own} holds out, such as {both[0][:12]}: replay "
+            "other pairs, or make them again of today's data/inputs"
+        )
+
+
 def batching(block: Student) -> dict[str, Any]:
     """How the student's batches are drawn, as Batches takes it."""
     from models.batches import Replay, open_pairs
@@ -49,6 +75,43 @@ def batching(block: Student) -> dict[str, Any]:
     camera = Camera(**asked.camera.model_dump()) if asked.camera.degrades else None
     older = Replay(*open_pairs(Path(asked.replay.pairs), "train"), asked.replay.share) if asked.replay.share else None
     return {**asked.model_dump(include={"batch_size", "crop", "seed"}), "camera": camera, "replay": older}
+
+
+def often(folder: Path, block: Student) -> "npt.NDArray[np.float64] | None":
+    """How often an epoch shows each training pair (N,), so that slices are even; None where `train.balance` is none."""
+    from tasks.clusters import even
+
+    balance = block.train.balance
+    if balance.by == "none":
+        return None
+    labels = slice_labels(folder, read_json(folder / "pairs.json")["digest"], balance.by)
+    sizes = ", ".join(map(str, np.bincount(labels)))
+    print(
+        f"train: slices by {balance.by} of {sizes} pairs are drawn evenly, a pair up to {balance.cap:g} times an epoch"
+    )
+    return even(labels, balance.cap)
+
+
+@cache
+def slice_labels(folder: Path, digest: str, by: str) -> "npt.NDArray[np.int64]":
+    """Which slice each training pair (N,) is in; `digest` is that of the pairs, of which this is asked once a phase."""
+    from models.batches import open_pairs
+    from tasks.clusters import Clusters, embedded, one_thread
+
+    inputs, _ = open_pairs(folder, "train")
+    with one_thread():  # the helper processes have to come to the same
+        return Clusters(embedded(inputs), SEED).labels if by == "cluster" else _bins(inputs, by)
+
+
+def _bins(inputs: "npt.NDArray[np.uint8]", by: str) -> "npt.NDArray[np.int64]":
+    """(N,) which of BINS bins of equal width, between the extremes, each picture's figure is in."""
+    from models import metrics
+
+    values = metrics.join([metrics.scene(metrics.to_tensor(x)) for (x,) in metrics.batches([inputs], SEEN)])[by]
+    if by == "detail":
+        values = np.log(np.maximum(values, 1e-6))  # it spans decades
+    inner = np.linspace(values.min(), values.max(), BINS + 1)[1:-1]
+    return np.unique(np.digitize(values, inner), return_inverse=True)[1].astype(np.int64)
 
 
 def left_of_replay(student: "nn.Module", older: Path) -> dict[str, float]:

@@ -21,7 +21,7 @@ from tasks.learning import CODE, ROUNDING_CODE, digests, first, going_on, learn,
 from tasks.pair_errors import training_errors
 from tasks.params import Params, Student
 from tasks.stage import STUDENTS, student_main, work_folder
-from tasks.taught import batching, check_pairs, forgetting, left_of_replay, replays
+from tasks.taught import batching, check_pairs, check_replay, forgetting, left_of_replay, replays, slice_labels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,6 +84,8 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
     pairs = check_pairs(STUDENTS / name / "pairs", block)
     older = replays(block)
     replay = check_pairs(older, block) if older else None
+    if older and block.train.replay.share:
+        check_replay(older, STUDENTS / name / "pairs")
     start = start_record(Path(block.init), block)
     settings = block.train.model_dump(exclude={"replay"})  # which pairs these are is told by their digest
     work = {
@@ -95,6 +97,7 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
         # Of any number of processes and threads: each goes on from what another has begun.
         "shared": params.train.model_dump(exclude={"processes", "threads"}),
         **controlled(block),
+        **balanced(STUDENTS / name / "pairs", pairs["digest"], block),
         # Without the code, a changed loss would be handed the old one's finished checkpoint.
         "code": digests(CODE),
     }
@@ -118,6 +121,12 @@ def teach(params: Params, name: str, block: Student, threads: int) -> Taught:
 def controlled(block: Student) -> dict[str, str]:
     """The student's control, if it has one."""
     return {} if block.control.by == "none" else {"control": block.control.by}
+
+
+def balanced(folder: Path, digest: str, block: Student) -> dict[str, str]:
+    """Which slices the batches are balanced by, if they are: what finds them is no part of models/."""
+    by = block.train.balance.by
+    return {} if by == "none" else {"slices": sha256_json(slice_labels(folder, digest, by).tolist())}
 
 
 def own_checkpoint(folder: Path, phase: str, work: Mapping[str, Any]) -> Path:

@@ -16,7 +16,9 @@ from models.students import load_student
 from models.training import REPLAYED, validate
 from tasks.facts import _train, numbers
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
+from tasks.panel_inputs import PanelInput, write_panel
 from tasks.params import Student, load_params
+from tasks.records import Verdict, write_records
 from tasks.train import train
 
 
@@ -79,10 +81,32 @@ def older_pairs(here: Path) -> Path:  # noqa: F811 - the fixture's value
         inputs = np.load(pairs / f"{split}.inputs.npy") // 3
         np.save(older / f"{split}.inputs.npy", inputs)
         np.save(older / f"{split}.targets.npy", np.full_like(inputs, 128))
+    for folder in (pairs, older):
+        keep(folder, "same")
     files = {path.name: sha256_file(path) for path in older.glob("*.npy")}
     told = {"digest": sha256_json(files), "teacher": "o" * 64, "size": 64, "files": files}
     write_json(older / "pairs.json", told | {"counts": {"train": 4, "val": 1, "test": 1}})
     return older
+
+
+def keep(folder: Path, input_: str, side: Any = "train") -> None:
+    """kept.jsonl with one pair."""
+    one = Verdict(pair="p", split=side, rule="", reason="", index=0, input=input_, seed=0)
+    write_records(folder / "kept.jsonl", [one])
+
+
+def test_what_is_held_out_or_frozen_is_not_replayed(here: Path) -> None:  # noqa: F811
+    older = older_pairs(here)
+    keep(here / "data/students/oil/pairs", "same", "test")
+    with pytest.raises(UserError, match=r"older trains on 1 inputs that .* holds out, such as same"):
+        taught(here, steps=2, replay={"pairs": "older", "share": 0.5})
+    assert not STUDENT.exists()
+    keep(older, "f" * 64)
+    write_panel([PanelInput(origin="folder:a.png", file="a" * 64, digest="f" * 64, hashes=("0" * 16, "0" * 16))])
+    with pytest.raises(
+        UserError, match=r"train\.replay: older: folder:a\.png of the frozen panel is on the train side"
+    ):
+        taught(here, steps=2, replay={"pairs": "older", "share": 0.5})
 
 
 def taught(here: Path, **train_settings: Any) -> Student:  # noqa: F811

@@ -19,6 +19,7 @@ PARTS = (
     "models",
     "data/sources",
     "data/decisions",
+    "data/panel.json",
     ".dvc/config",
     ".dvcignore",
     "dvc.yaml",
