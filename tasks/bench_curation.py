@@ -10,6 +10,7 @@ Command: python -m tasks.bench_curation [--count 100000] [--size 128] [--folder 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ from scipy import ndimage
 from models.errors import UserError
 from tasks.decisions import DECISIONS
 from tasks.files import read_json, sha256_bytes, sha256_file, write_bytes, write_json, write_jsonl, write_text
+from tasks.ingest import INPUTS
+from tasks.panel_inputs import PANEL
 from tasks.pictures import Pixels
 from tasks.planted_faults import FAULTS
 from tasks.progress import progress
@@ -87,13 +90,13 @@ def write_raw(raw: Path, count: int, size: int, shard_size: int) -> None:
 
 
 def make_record(row: int, size: int) -> Pair:
-    """Nine of ten train."""
+    """Nine of ten train; of a teacher that draws its inputs, as there are no photographs to be checked."""
     split: SplitName = "train" if row % 10 else ("val" if row % 20 else "test")
     name = sha256_bytes(str(row).encode())
     return Pair(
         id=name,
         teacher=TEACHER,
-        input=name,
+        input="",
         crop=(0, 0, size),
         hue=0,
         seed=row,
@@ -152,6 +155,8 @@ def bench(count: int, size: int, folder: Path) -> list[str]:
     """Make the pairs, curate them, and say what it took."""
     shard_size = write_params(folder, size)
     (folder / DECISIONS).mkdir(parents=True)
+    write_jsonl(folder / INPUTS / "inputs.jsonl", [])
+    shutil.copy(PANEL, folder / PANEL)
     write_raw(folder / STUDENTS / NAME / "raw", count, size, shard_size)
     command = [sys.executable, "-m", "tasks.curate", "--student", NAME]
     started = time.perf_counter()

@@ -122,7 +122,14 @@ def test_a_group_on_two_sides(made: Made) -> None:
         made.check()
 
 
-@pytest.mark.parametrize("change", [jpeg, lambda x: jpeg(x[:, ::-1]), lambda x: x // 4 * 3 + 40], ids=str)
+CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
+    "jpeg": jpeg,
+    "mirrored": lambda x: jpeg(x[:, ::-1]),
+    "light": lambda x: x // 4 * 3 + 40,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 def test_a_near_duplicate_under_another_group(made: Made, change: Callable[[Pixels], Pixels]) -> None:
     twin = np.ascontiguousarray(change(pixels_of(made, "chelsea.png")).astype(np.uint8))
     made.add("twin.jpg", "test", twin)
