@@ -21,12 +21,13 @@ from tasks.files import read_json
 from tasks.quality import Model, Pictures, checked, to_bytes
 from tasks.raw import read_manifest, read_shard
 from tasks.records import Record, Verdict, read_records
-from tasks.usual import Usual, find_usual, in_words, same_way, unusual
+from tasks.usual import Usual, find_usual, in_words, manner, same_way, unusual
 
 Values = npt.NDArray[np.float64]
 
 SIDES = ("inputs", "targets")
 MOST = 5000  # training pairs, evenly, that say what is usual
+MANNER_OF = 64  # training pictures that show what the student does everywhere
 SHOWN = 6  # in the gallery
 BATCH = 16
 UNSEEN = ("duplicate", "near-duplicate")  # rules that say nothing about what the teacher made
@@ -78,11 +79,14 @@ def find_failures(
         usual = find_usual(*described(train[0][rows], train[1][rows]), [inputs[row] for row in rows])
     except UserError as error:
         return Judged(rows=[], pictures={}, tested=0, why_not=str(error))
+    model = models[shown["student"]]
+    known = train[0][spread(len(train[0]), MANNER_OF)]
+    everywhere = manner(usual, known, painted(model, known, shown["student"]))
     failures: list[Failure] = []
     pictures: dict[int, dict[str, Pictures]] = {}
     for given, made, about in tested(folder, verdicts):
-        output = to_bytes(checked(shown["student"], models[shown["student"]](given), given.shape))
-        for row, one in enumerate(judge(usual, given, made, output, about)):
+        output = painted(model, given, shown["student"])
+        for row, one in enumerate(judge(usual, everywhere, given, made, output, about)):
             if one is None:
                 continue
             if len(pictures) < SHOWN:
@@ -129,13 +133,19 @@ def _dropped(folder: Path, dropped: Mapping[str, Verdict]) -> Iterator[tuple[Pic
             yield shard.inputs[rows], shard.targets[rows], [dropped[shard.pairs[row].id] for row in rows]
 
 
+def painted(model: Model, pictures: Pictures, name: str) -> Pictures:
+    """What a model makes of (N,S,S,3) uint8, a few at a time."""
+    parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+    return np.concatenate([to_bytes(checked(name, model(part), part.shape)) for part in parts])
+
+
 def judge(
-    usual: Usual, given: Pictures, made: Pictures, output: Pictures, about: Sequence[Verdict]
+    usual: Usual, everywhere: Values, given: Pictures, made: Pictures, output: Pictures, about: Sequence[Verdict]
 ) -> Iterator[Failure | None]:
-    """A failure, or None, for each of a batch."""
+    """A failure, or None, for each of a batch; `everywhere` (8,) is what the student does to all pictures."""
     scene, teacher = describe(given, made)
     _, student = describe(given, output)
-    theirs, ours = usual.deviations(scene, teacher), usual.deviations(scene, student)
+    theirs, ours = usual.deviations(scene, teacher), usual.deviations(scene, student) - everywhere
     for row, verdict in enumerate(about):
         odd = bool(unusual(theirs[row : row + 1])[0])
         own = bool(unusual(ours[row : row + 1])[0])

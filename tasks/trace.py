@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from models.effect import describe
 from models.errors import UserError
+from models.spread import spread
 from tasks.features import centre_square, level_features
 from tasks.files import (
     check_sha256,
@@ -38,7 +39,7 @@ from tasks.stage import STUDENTS
 from tasks.trace_memory import Memory, remember
 from tasks.trace_page import Near, Traced, write
 from tasks.trace_verdict import Sign, capacity, copied, quantisation, under_represented
-from tasks.usual import in_words
+from tasks.usual import in_words, manner
 
 Pictures = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
@@ -50,6 +51,7 @@ INPUTS = Path("data/inputs/inputs.jsonl")
 NEAR_SHARE, NEAR_LEAST, NEAR_MOST = 0.02, 12, 64
 SEARCHED = 8  # times as many as are shown, which are not to be crops of one input all
 OF_ONE_INPUT = 2
+MANNER_OF = 64  # training pictures that show what the student does everywhere
 BELOW_WORST_DB = 3.0  # int8 on this picture against the worst validation picture
 
 
@@ -73,7 +75,8 @@ def look(name: str, picture: Pictures, count: int) -> Traced:
     distances, rows = index.nearest(features, max(SEARCHED * count, near_count))
     near = rows[0, :near_count]
     scene, effect = describe(picture[None], pictures["student"][None])
-    own = memory.usual.deviations(scene, effect)[0]
+    known = memory.inputs[spread(len(memory.inputs), MANNER_OF)]
+    own = memory.usual.deviations(scene, effect)[0] - manner(memory.usual, known, painted(student, known))
     then = known_errors(folder, student, memory, rows[0].tolist())
     sign, named = copied(memory.deviations, near, own)
     signs = [
@@ -109,11 +112,16 @@ def open_phone(folder: Path, exported: Mapping[str, Any]) -> Model:
 
 def made_of(student: Any, phone: Model, picture: Pictures) -> dict[str, Pictures]:
     """The picture, and what the float student and the phone's file make of it, (S,S,3) uint8 each."""
+    made = painted(student, picture[None])[0]
+    return {"input": picture, "student": made, "int8": to_bytes(phone(picture[None]))[0]}
+
+
+def painted(student: Any, pictures: Pictures) -> Pictures:
+    """What the float student makes of (N,S,S,3) uint8."""
     import torch
 
     with torch.inference_mode():
-        made = to_bytes(of_torch(student)(picture[None]))[0]
-    return {"input": picture, "student": made, "int8": to_bytes(phone(picture[None]))[0]}
+        return np.concatenate([to_bytes(of_torch(student)(one[None])) for one in pictures])
 
 
 def known_errors(folder: Path, student: Any, memory: Memory, rows: Sequence[int]) -> dict[int, float]:

@@ -38,7 +38,8 @@ class Sign(Record):
 def copied(deviations: Values, near: Rows, own: Values) -> tuple[Sign, Rows]:
     """Whether the student repeats what is unusual about the pairs `near`, and all rows that are unusual in this way.
 
-    `deviations` (N,8) are all training pairs', `own` (8,) those of what the student made of the picture.
+    `deviations` (N,8) are all training pairs', `own` (8,) those of what the student made of the picture, beyond what it
+    does everywhere.
     """
     # A student smooths what it copies: half as far is far enough where the pairs near by go all the way.
     wrong = in_words(own, least=UNUSUAL / 2)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.effect import EFFECT, WORDS
+from models.effect import EFFECT, WORDS, Pictures, describe
 from models.errors import UserError
 
 Values = npt.NDArray[np.float64]
@@ -87,6 +87,15 @@ def unseen(known: Values, effect: Values, heard: npt.NDArray[np.bool_], inputs: 
         weights = np.linalg.lstsq(known[heard & ~out], effect[heard & ~out], rcond=None)[0]
         rest[out] = effect[out] - known[out] @ weights
     return rest
+
+
+def manner(usual: Usual, inputs: Pictures, outputs: Pictures) -> Values:
+    """What a student does everywhere, such as smoothing: the median deviation of what it makes of taught inputs, (8,).
+
+    Both (N,S,S,3) uint8. It is no news about one picture, and is taken off its deviations.
+    """
+    found: Values = np.median(usual.deviations(*describe(inputs, outputs)), axis=0)
+    return found
 
 
 def unusual(deviations: Values) -> npt.NDArray[np.bool_]:

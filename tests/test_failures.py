@@ -95,8 +95,19 @@ def test_a_good_student_copies_nothing_and_invents_nothing(folder: Path) -> None
     assert wrong["rule"] == "unusual" and wrong["reason"].startswith("greyer") and wrong["pair"] == asked()[WRONG].pair
 
 
-def test_a_student_that_is_grey_everywhere_copies_one_and_invents_the_rest(folder: Path) -> None:
-    found = judged(folder, lambda pictures: grey(effect(pictures)))
+def test_what_a_student_does_everywhere_is_no_failure(folder: Path) -> None:
+    found = judged(folder, lambda pictures: np.clip(effect(pictures), 0, 225) + np.uint8(30)).to_json()
+    assert found["invented"] == 0 and found["known"] == 2
+
+
+def test_a_student_that_is_grey_on_test_pictures_copies_one_and_invents_the_rest(folder: Path) -> None:
+    taught = {one.tobytes() for one in np.load(folder / "pairs/train.inputs.npy")}
+
+    def student(pictures: Pictures) -> Pictures:
+        made = effect(pictures)
+        return np.stack([one if x.tobytes() in taught else grey(one) for x, one in zip(pictures, made, strict=True)])
+
+    found = judged(folder, student)
     told = found.to_json()
     assert told["copied"] == 1 and told["invented"] >= TEST - 2
     assert all(one.student.startswith("greyer") for one in found.rows if one.invented)
