@@ -81,7 +81,7 @@ def find_failures(
         return Judged(rows=[], pictures={}, tested=0, why_not=str(error))
     model = models[shown["student"]]
     known = train[0][spread(len(train[0]), MANNER_OF)]
-    everywhere = manner(usual, known, painted(model, known, shown["student"]))
+    everywhere = np.median(manner(usual, known, painted(model, known, shown["student"])), axis=0)
     failures: list[Failure] = []
     pictures: dict[int, dict[str, Pictures]] = {}
     for given, made, about in tested(folder, verdicts):

@@ -76,9 +76,10 @@ def look(name: str, picture: Pictures, count: int) -> Traced:
     near = rows[0, :near_count]
     scene, effect = describe(picture[None], pictures["student"][None])
     known = memory.inputs[spread(len(memory.inputs), MANNER_OF)]
-    own = memory.usual.deviations(scene, effect)[0] - manner(memory.usual, known, painted(student, known))
+    own = memory.usual.deviations(scene, effect)[0]
+    everywhere = manner(memory.usual, known, painted(student, known))
     then = known_errors(folder, student, memory, rows[0].tolist())
-    sign, named = copied(memory.deviations, near, own)
+    sign, named = copied(memory.deviations, near, own, everywhere)
     signs = [
         *float_and_phone(exported, pictures, name),
         under_represented(float(distances[0, 0]), between_inputs(index, memory)),

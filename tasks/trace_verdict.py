@@ -1,9 +1,9 @@
 """Whose fault a student's picture is, in words: figures of one picture and of what lies near it in the training pairs.
 
 Four things can be wrong, and each has its own sign. The phone's file departs from the float student: quantisation. No
-training input is like this one: under-represented. What the student did here is unusual, and so is, in the same way,
-what the teacher did on the pairs it is nearest to: teacher error copied. The student is worse on these pairs than
-elsewhere, though it was taught on them: capacity.
+training input is like this one: under-represented. What the teacher did on the pairs it is nearest to is unusual, and
+the student goes the same way here: teacher error copied. The student is worse on these pairs than elsewhere, though it
+was taught on them: capacity.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.records import Record
-from tasks.usual import UNUSUAL, in_words, same_way
+from tasks.usual import MOST_COUNTED, in_words, same_way, unusual
 
 Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -21,6 +21,10 @@ Rows = npt.NDArray[np.int64]
 QUANTISATION, UNDER, COPIED, CAPACITY = "quantisation", "under-represented", "teacher error copied", "capacity"
 NOTHING = "nothing stands out"
 FAR = 0.99  # share of the training pairs that lie nearer to a pair of another input
+FOLLOWS = (
+    3.0  # deviations in the way of the pairs near by that the picture goes at least: a student smooths what it copies
+)
+MOSTLY = 0.8  # share of what it makes of training inputs that goes less far
 COPIED_SHARE = 0.3  # of the pairs near by that are unusual in the same way
 OVER_BASE = 2.0  # times as many as there are anywhere
 WORSE = 0.1  # of explained effect that the pairs near by have less than all
@@ -35,23 +39,27 @@ class Sign(Record):
     told: str
 
 
-def copied(deviations: Values, near: Rows, own: Values) -> tuple[Sign, Rows]:
+def copied(deviations: Values, near: Rows, own: Values, everywhere: Values) -> tuple[Sign, Rows]:
     """Whether the student repeats what is unusual about the pairs `near`, and all rows that are unusual in this way.
 
-    `deviations` (N,8) are all training pairs', `own` (8,) those of what the student made of the picture, beyond what it
-    does everywhere.
+    `deviations` (N,8) are all training pairs', `own` (8,) those of what the student made of the picture, `everywhere`
+    (M,8) of what it makes of training inputs: it follows where it goes the pairs' way further than it mostly does.
     """
-    # A student smooths what it copies: half as far is far enough where the pairs near by go all the way.
-    wrong = in_words(own, least=UNUSUAL / 2)
-    if not wrong:
-        told = "what the student did to the picture is what the teacher does to inputs of this kind"
+    odd = near[unusual(deviations[near])]
+    if not len(odd):
+        told = f"the teacher did nothing unusual on the {len(near)} training pairs nearest to it"
         return Sign(kind=COPIED, found=False, told=told), near[:0]
-    alike = same_way(deviations, own)
+    way = np.median(np.clip(deviations[odd], -MOST_COUNTED, MOST_COUNTED), axis=0)
+    alike = same_way(deviations, way)
     here, base = float(alike[near].mean()), float(alike.mean())
-    found = here >= max(COPIED_SHARE, min(OVER_BASE * base, 0.9))
+    unit = way / max(float(np.linalg.norm(way)), 1e-9)
+    own_way, usual_way = float(own @ unit), everywhere @ unit
+    follows = own_way > max(FOLLOWS, float(np.quantile(usual_way, MOSTLY)))
+    found = follows and here >= max(COPIED_SHARE, min(OVER_BASE * base, 0.9))
     told = (
-        f"the picture came out {wrong} than the teacher's usual answers to inputs of this kind; {here:.0%} of the "
-        f"{len(near)} training pairs nearest to it are unusual in the same way, {base:.0%} of all"
+        f"{here:.0%} of the {len(near)} training pairs nearest to it are unusual in one way, {base:.0%} of all: "
+        f"{in_words(way) or 'in several numbers'}; the picture goes {own_way:.0f} deviations that way, further than "
+        f"{(usual_way < own_way).mean():.0%} of what the student makes of its training inputs"
     )
     return Sign(kind=COPIED, found=found, told=told), np.flatnonzero(alike) if found else near[:0]
 

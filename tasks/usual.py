@@ -90,12 +90,11 @@ def unseen(known: Values, effect: Values, heard: npt.NDArray[np.bool_], inputs: 
 
 
 def manner(usual: Usual, inputs: Pictures, outputs: Pictures) -> Values:
-    """What a student does everywhere, such as smoothing: the median deviation of what it makes of taught inputs, (8,).
+    """What a student does everywhere, such as smoothing: the deviations of what it makes of training inputs, (N,8).
 
-    Both (N,S,S,3) uint8. It is no news about one picture, and is taken off its deviations.
+    Both (N,S,S,3) uint8. It is no news about one picture.
     """
-    found: Values = np.median(usual.deviations(*describe(inputs, outputs)), axis=0)
-    return found
+    return usual.deviations(*describe(inputs, outputs))
 
 
 def unusual(deviations: Values) -> npt.NDArray[np.bool_]:
@@ -112,12 +111,12 @@ def same_way(pairs: Values, own: Values) -> npt.NDArray[np.bool_]:
     return found
 
 
-def in_words(deviations: Values, least: float = UNUSUAL, most: int = 3) -> str:
-    """What is off about one, (8,), by more than `least`: "greyer (11 deviations)", the strongest first; or ""."""
+def in_words(deviations: Values, most: int = 3) -> str:
+    """What is unusual about one, (8,): "greyer (11 deviations) and smoother (7)", the strongest first; or ""."""
     strongest: Sequence[int] = [int(one) for one in np.argsort(-np.abs(deviations))]
     told = [
         f"{WORDS[EFFECT[one]][int(deviations[one] > 0)]} ({abs(deviations[one]):.0f} deviations)"
         for one in strongest[:most]
-        if abs(deviations[one]) > least
+        if abs(deviations[one]) > UNUSUAL
     ]
     return " and ".join(told)

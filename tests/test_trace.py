@@ -41,24 +41,31 @@ def pairs_of(unusual: int, deviation: np.ndarray = GREY) -> np.ndarray:
     return found
 
 
+EVERYWHERE = np.random.default_rng(1).normal(size=(64, 8))  # a student that does nothing of its own
+
+
 def test_an_error_is_copied_where_the_pairs_near_by_have_it() -> None:
-    sign, named = copied(pairs_of(16), NEAR, GREY)
-    assert sign.found and "greyer (11 deviations)" in sign.told and "80%" in sign.told and "8% of all" in sign.told
+    sign, named = copied(pairs_of(16), NEAR, GREY, EVERYWHERE)
+    assert sign.found and "80% of the 20" in sign.told and "8% of all: greyer (11 deviations)" in sign.told
     np.testing.assert_array_equal(named, np.arange(16))
+    weaker, _ = copied(pairs_of(16), NEAR, 0.4 * GREY, EVERYWHERE)
+    assert weaker.found  # a student smooths what it copies
 
 
 @pytest.mark.parametrize(
-    ("deviations", "own"),
+    ("deviations", "own", "everywhere"),
     [
-        (pairs_of(16), np.zeros(8)),  # the student did nothing unusual
-        (pairs_of(16, -GREY), GREY),  # the pairs are more colourful
-        (pairs_of(2), GREY),  # two of twenty are
-        (pairs_of(150), GREY),  # there as everywhere
+        (pairs_of(0), GREY, EVERYWHERE),  # the teacher did nothing unusual
+        (pairs_of(16), np.zeros(8), EVERYWHERE),  # the student did not follow
+        (pairs_of(16, -GREY), GREY, EVERYWHERE),  # the pairs are more colourful
+        (pairs_of(2), GREY, EVERYWHERE),  # two of twenty are
+        (pairs_of(150), GREY, EVERYWHERE),  # there as everywhere
+        (pairs_of(16), 0.5 * GREY, EVERYWHERE + 0.6 * GREY),  # the student is grey everywhere
     ],
 )
-def test_an_error_is_not_copied_otherwise(deviations: np.ndarray, own: np.ndarray) -> None:
+def test_an_error_is_not_copied_otherwise(deviations: np.ndarray, own: np.ndarray, everywhere: np.ndarray) -> None:
     near = NEAR if (deviations[:, 3] < -6).sum() < 100 else np.arange(0, 200, 10)
-    sign, named = copied(deviations, near, own)
+    sign, named = copied(deviations, near, own, everywhere)
     assert not sign.found and len(named) == 0
 
 
