@@ -10,6 +10,7 @@ Command: python -m tasks.bench_curation [--count 100000] [--size 128] [--folder 
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -166,9 +167,11 @@ def bench(count: int, size: int, folder: Path) -> list[str]:
     if running.wait():
         raise UserError("the stage failed: its own line is above")
     minutes, peak = (time.perf_counter() - started) / 60, memory.stop()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     told = read_json(folder / STUDENTS / NAME / "pairs" / "curation.json")
     return [
-        f"{count} pairs of {size} pixels: {minutes:.1f} minutes, {minutes * 60_000 / count:.1f} ms a pair,",
+        f"{count} pairs of {size} pixels: {minutes:.1f} minutes, {minutes * 60_000 / count:.1f} ms a pair, "
+        f"{(used.ru_utime + used.ru_stime) * 1000 / count:.1f} ms of a core;",
         f"at most {peak / GIB:.2f} GiB in all processes together; {told['rejected']} dropped; {os.cpu_count()} cores,",
         f"load {os.getloadavg()[0]:.1f} at the end",
     ]

@@ -6,7 +6,8 @@ the rules leave without one of them, or without several that find the same fault
 for STEPS steps from scratch, on the same seeds. The explained effect is that on the test pairs, in which nothing is
 planted. May be killed and run again: what is finished is kept in data/.work/NAME/curation-ablation.
 
-Prints a Markdown table. With one seed, differences of less than about 0.01 say nothing: give more.
+Prints a Markdown table. After a few hundred steps one seed says little: two students on the same pairs
+may lie 0.1 apart. Compare several.
 
 Command: python -m tasks.curation_ablation --student NAME [--steps 300] [--share 0.3] [--pairs 1200] [--seeds 0]
     [--only structure+background cast ...]
@@ -143,7 +144,8 @@ def ablate(params: Params, name: str, asked: argparse.Namespace) -> list[str]:
     block = params.student(name)
     clean = read_pairs(name, params, asked.pairs)
     rows: dict[str, tuple[int, int, list[float]]] = {}
-    for label, (shard, kept, faulty) in variants(clean, params, asked.share, asked.only or list(SCORES)).items():
+    only = list(SCORES) if asked.only is None else asked.only
+    for label, (shard, kept, faulty) in variants(clean, params, asked.share, only).items():
         found = []
         for seed in asked.seeds:
             print(f"curation-ablation: {label}, seed {seed}", file=sys.stderr)
@@ -164,7 +166,7 @@ if __name__ == "__main__":
     parser.add_argument("--share", type=float, default=0.3, help="of the training pairs that get a fault")
     parser.add_argument("--pairs", type=int, default=1200, help="at most so many, evenly over all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", help="the rules that are left out in turn, several at once joined by +")
+    parser.add_argument("--only", nargs="*", help="the rules that are left out in turn, several at once joined by +")
     options = parser.parse_args()
     guarded(
         "curation-ablation",

@@ -172,3 +172,30 @@ def test_paths_that_lead_nowhere_are_refused_by_key(raw: Any, tmp_path: Path, mo
             check_files(parse_params(changed(here, key, value)), "oil")
     check_files(parse_params(changed(here, "students.oil.init", "data/students/sketch/student")), "oil")
     check_files(parse_params(changed(here, "students.oil.teacher", model | {"revision": "0" * 40})), "oil")  # the hub's
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"quantil": 0.9}, r"curate\.limits\.grid: a limit is a number, \{quantile: 0\.99\}, .* or null, got"),
+        ("high", r"curate\.limits\.grid: a limit is a number"),
+        (True, r"curate\.limits\.grid: a limit is a number"),
+        (-1, r"curate\.limits\.grid\..*greater than or equal to 0"),
+        ({"quantile": 1.5}, r"curate\.limits\.grid\..*less than 1"),
+        ({"spread": 6}, r"missing key curate\.limits\.grid\.spread\.least"),
+    ],
+)
+def test_a_limit_of_another_form_is_refused(raw: Any, limit: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_params(changed(raw, "curate.limits.grid", limit))
+
+
+def test_limits_of_all_forms_and_a_file_that_knows_faces(
+    raw: Any, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    for limit in (None, 2, 0.5, {"quantile": 0.99}, {"spread": 6, "least": 0}):
+        parse_params(changed(raw, "curate.limits.grid", limit))
+    faces = {"kind": "onnx", "path": "no/faces.onnx", "sha256": "0" * 64}
+    with pytest.raises(UserError, match=r"curate\.faces\.path: no file at no/faces\.onnx"):
+        check_files(parse_params(changed(raw, "curate.faces", faces)), "oil")
