@@ -10,17 +10,16 @@ What says who it is can be chosen: `gradients` needs nothing; `onnx` is a file o
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import Field
 
 from models.errors import UserError
+from tasks.curate_params import Gradients, OnnxEmbedding
 from tasks.files import sha256_bytes
 from tasks.pictures import Pixels
-from tasks.schema import Section, Sha256
 
 Box = tuple[int, int, int]  # left, top, side in pixels
 Vectors = npt.NDArray[np.float32]
@@ -31,24 +30,7 @@ SMALLEST = 32  # of them; a quarter
 STEP = 1.15  # between the sizes that are looked for
 FACE_SIDE = 64  # pixels of a face that is cut out
 MARGIN = 0.1  # of the box's side, added on each side where the picture goes on: hair and chin
-BLUR = 1.5  # pixels of FACE_SIDE: brush strokes are finer, noses are not
-
-
-class Gradients(Section):
-    """The way a face's edges run (HOG, Dalal & Triggs 2005): blind to its colours and, blurred, to brush strokes."""
-
-    kind: Literal["gradients"]
-
-
-class OnnxEmbedding(Section):
-    """A file that takes (N,3,S,S) float32 RGB in [-1,1], as ArcFace models do, and gives (N,C)."""
-
-    kind: Literal["onnx"]
-    path: str
-    sha256: Sha256
-
-
-FaceEmbedding = Annotated[Gradients | OnnxEmbedding, Field(discriminator="kind")]
+BLUR = 3.0  # pixels of FACE_SIDE: brush strokes are finer, noses are not
 
 
 def find_faces(pixels: Pixels) -> list[Box]:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from models.errors import UserError
 from models.teachers import SAMPLING
 from models.teachers.pinned import places
-from tasks.faces import FaceEmbedding
+from tasks.curate_params import FaceEmbedding
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Weight
 from tasks.target import LOCAL, check_target
 from tasks.teacher_params import TAGS, Teacher
@@ -102,7 +102,7 @@ class Splits(Section):
     # 0.95 down to 0.7 of a photo's side mostly to more (docs/decisions/0020-coverage.md).
     min_fit: Fraction
     # Cosine of two faces from which they are one person; 1 looks for none. What `gradients` says of different people
-    # comes to 0.79 at most; it knows a person again in one recording, hardly on another day.
+    # comes to 0.77 at most; it knows a person again in one recording, hardly on another day.
     min_same_face: Fraction
     faces: FaceEmbedding  # what the cosine is taken of: gradients, or an ONNX file of yours (tasks/faces.py)
     crop_bits: Count  # crops of kept pairs whose hashes are at most this far apart, mirrored or not

@@ -10,7 +10,8 @@ from PIL import Image
 from skimage import data
 
 from models.errors import UserError
-from tasks.faces import FACE_SIDE, Gradients, OnnxEmbedding, cut_face, find_faces, load_embedding
+from tasks.curate_params import Gradients, OnnxEmbedding
+from tasks.faces import FACE_SIDE, cut_face, find_faces, load_embedding
 from tasks.files import sha256_file
 from tasks.pictures import Pixels
 
