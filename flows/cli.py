@@ -95,6 +95,21 @@ def search(
 
 
 @app.command()
+def trace(
+    image: Annotated[Path, typer.Argument(help="a photo; its middle is looked at")],
+    student: Annotated[str, typer.Option(help="a name in params.yaml, made")],
+    out: Annotated[Path | None, typer.Option(help="a folder for the page; data/trace/STUDENT/... if left out")] = None,
+    pairs: Annotated[int, typer.Option(help="training pairs to show", min=1)] = 8,
+) -> None:
+    """Say why a student's picture is what it is: nearest training pairs, what the teacher made of them, whose fault."""
+    from tasks.trace import trace as look
+    from tasks.trace_page import in_lines
+
+    folder, found = look(image, student, out, pairs)
+    print("\n".join([*in_lines(found), f"  {folder}/index.html"]))
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine and the environment: a line each, with what to do; exit code 1 if something is broken."""
     from flows.doctor import examine

@@ -66,6 +66,7 @@ class Gradients(Section):
     """The way a face's edges run (HOG, Dalal & Triggs 2005): blind to its colours and, blurred, to brush strokes."""
 
     kind: Literal["gradients"]
+    blur: PositiveFloat  # pixels of a face 64 wide: brush strokes are finer, noses are not
 
 
 class OnnxEmbedding(Section):

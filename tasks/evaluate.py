@@ -14,23 +14,32 @@ from typing import Any
 
 from models.errors import UserError
 from tasks.control_quality import control_quality, open_slider, slider_strip
+from tasks.failures import Judged, find_failures
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
+from tasks.intervals import figure_intervals
+from tasks.likeness import likeness
 from tasks.panel_inputs import read_panel
 from tasks.panel_quality import panel_quality
 from tasks.params import Params, Student
 from tasks.phone import student_evidence, with_video
 from tasks.quality import (
     COLOUR_AFFINE,
+    IDENTITY,
+    TORCH,
+    Columns,
+    Model,
     Work,
     float_twins,
     measure_student,
     panels,
     read_pairs,
+    shown_file,
     smoothness,
     summarise,
 )
 from tasks.records import Input, Verdict, made_files, read_made, read_records
 from tasks.report import Evidence, write_report
+from tasks.shortfall import shortfall
 from tasks.stage import STUDENTS, student_main
 from tasks.target import judged_file, without_addresses
 
@@ -50,6 +59,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     control = control_quality(folder, work, *slider) if slider else None
     if control:
         quality["control"] = control
+    judged = add_findings(quality, folder, work, models, columns)
     evidence = Evidence(
         name=name,
         quality=quality,
@@ -58,12 +68,14 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         student=work.student,
         pairs=work.pairs,
         yields=read_json(folder / "pairs" / "yield.json"),
+        curation=read_json(folder / "pairs" / "curation.json"),
         curve=read_jsonl(folder / "student" / "curve.jsonl"),
         exportability=read_json(folder / "exportability" / "exportability.json"),
         variants=read_json(folder / "variants" / "variants.json"),
         video=video,
         clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
         slider=slider_strip(slider[1], work.inputs) if slider else b"",
+        failures=judged.pictures,
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
     )
     rows = pick(quality["per_sample"], params.evaluate.grid)
@@ -82,6 +94,27 @@ def evaluate(params: Params, name: str, student: Student) -> None:
             f"{name}: slider: explained effect {effects}; {control['identity_levels']:.2f} levels from the input at 0; "
             f"rises all the way on {control['monotone']:.0%} of the pictures"
         )
+
+
+def add_findings(
+    quality: dict[str, Any], folder: Path, work: Work, models: Mapping[str, Model], columns: Mapping[str, Columns]
+) -> Judged:
+    """Put into quality.json what says why: intervals, likeness, what limits the student, and where it fails."""
+    files = work.exported["files"]
+    phone, float_file = judged_file(files)["file"], shown_file(files)
+    quality["intervals"] = {
+        name: interval.to_json() for name, interval in figure_intervals(columns[phone], work.photos).items()
+    }
+    for name, figures in likeness(models, [TORCH, phone, IDENTITY, COLOUR_AFFINE], work.inputs, work.targets).items():
+        ({TORCH: quality["student"]} | quality["files"] | quality["baselines"])[name].update(figures)
+    explained = {
+        key: quality["files"][file]["explained_effect"] for key, file in (("phone", phone), ("float", float_file))
+    }
+    errors = read_json(folder / "student" / "errors.json")
+    quality["shortfall"] = shortfall(explained, errors, *read_pairs(folder / "pairs", "train"))
+    judged = find_failures(folder, models, {"student": float_file, "int8": phone}, work.verdicts)
+    quality["failures"] = judged.to_json()
+    return judged
 
 
 def read_work(folder: Path, inputs: Path) -> Work:

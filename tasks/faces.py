@@ -8,7 +8,7 @@ What says who it is can be chosen: `gradients` needs nothing; `onnx` is a file o
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ SMALLEST = 32  # of them; a quarter
 STEP = 1.15  # between the sizes that are looked for
 FACE_SIDE = 64  # pixels of a face that is cut out
 MARGIN = 0.1  # of the box's side, added on each side where the picture goes on: hair and chin
-BLUR = 3.0  # pixels of FACE_SIDE: brush strokes are finer, noses are not
 
 
 def find_faces(pixels: Pixels) -> list[Box]:
@@ -73,15 +72,18 @@ def cut_face(pixels: Pixels, box: Box) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((FACE_SIDE, FACE_SIDE), Image.Resampling.LANCZOS, box=area))
 
 
-def gradients(faces: Pixels) -> Vectors:
-    """(N,F,F,3) -> (N,C): histograms of the directions of edges in cells of 8 pixels, of unit length."""
+def gradients(faces: Pixels, blur: float) -> Vectors:
+    """(N,F,F,3) -> (N,C): histograms of the directions of edges in cells of 8 pixels, of unit length.
+
+    `blur` is in pixels.
+    """
     from scipy.ndimage import gaussian_filter
     from skimage.feature import hog
 
     found = np.empty((len(faces), 0), np.float32)
     rows = []
     for face in faces:
-        light = gaussian_filter(np.asarray(Image.fromarray(face).convert("L"), np.float64), BLUR)
+        light = gaussian_filter(np.asarray(Image.fromarray(face).convert("L"), np.float64), blur)
         rows.append(hog(light, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2)))
     return _unit(np.array(rows, np.float32)) if rows else found
 
@@ -123,7 +125,7 @@ def load_embedding(settings: Gradients | OnnxEmbedding) -> Embedding:
     """What turns faces into vectors, by the block of params.yaml that names it."""
     if isinstance(settings, OnnxEmbedding):
         return onnx_embedding(settings.path, settings.sha256)
-    return gradients
+    return partial(gradients, blur=settings.blur)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -279,15 +279,19 @@ def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
     of_phone |= {"flicker_over_teacher": evidence.flicker_over_teacher}
     of_phone |= {"explained_low": explained_low(evidence).value, "worst_slice": worst_slice(evidence).value}
     others = {whose[file]: found for file, found in quality["files"].items() if file != phone}
-    panel = quality.get("panel") or {}
-    figures = {"quality": of_phone | others | {TORCH: quality["student"]} | quality["baselines"]}
-    figures |= {"panel": panel["phone"]} if panel.get("phone") else {}
+    failures = {key: value for key, value in quality["failures"].items() if key != "rows"}
+    panel = quality.get("panel") or {}  # none is frozen everywhere
     return StageFacts(
         stage="evaluate",
         digest=sha256_file(report / "quality.json"),
         params=params.evaluate.model_dump(),
         made_from={"pairs": pairs["digest"], **{file["file"]: file["sha256"] for file in exported["files"]}},
-        figures=figures,
+        figures={
+            "quality": of_phone | others | {TORCH: quality["student"]} | quality["baselines"],
+            "shortfall": quality["shortfall"]["parts"] | {"training": quality["shortfall"]["training"]},
+            "failures": failures,
+            "panel": panel.get("phone") or {},
+        },
         pictures=_samples(report / "images"),
         sheets=tuple(report.glob("samples.png")),
         files=tuple(sorted(path for path in report.rglob("*") if path.suffix in (".html", ".png", ".svg", ".webp"))),

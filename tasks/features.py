@@ -90,7 +90,7 @@ def plain_features(pictures: Iterable[Pixels]) -> Features:
     return dict(zip(FEATURES, columns, strict=True))
 
 
-def encoder_features(folder: Path, pictures: Sequence[Pixels]) -> Values:
+def encoder_features(folder: Path, pictures: Sequence[Pixels] | Pictures) -> Values:
     """What the student in `folder` sees: its deepest encoder level averaged over the picture, (N,C).
 
     Raises UserError where the weights are not those of student.json, or give NaN.
@@ -106,12 +106,34 @@ def encoder_features(folder: Path, pictures: Sequence[Pixels]) -> Values:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(pictures), BATCH):
-            deepest = encoder(to_tensor(np.stack(pictures[start : start + BATCH])))[-1]
+            deepest = encoder(to_tensor(np.stack(list(pictures[start : start + BATCH]))))[-1]
             parts.append(deepest.mean(dim=(2, 3)).double().numpy())
     found: Values = np.concatenate(parts)
     if not np.isfinite(found).all():
         raise UserError(f"{folder}: the student's encoder gives NaN for real pictures: train it again")
     return found
+
+
+def level_features(folder: Path, pictures: Sequence[Pixels] | Pictures) -> Values:
+    """What the student in `folder` sees at all levels of its encoder: mean and deviation of each channel, (N,C).
+
+    The deepest level alone says little: in a small student most of its channels rise and fall as one.
+    """
+    import torch
+
+    from models.metrics import to_tensor
+    from models.students import load_student
+    from models.torch_setup import prepare_torch
+
+    prepare_torch(torch.get_num_threads())
+    encoder: Any = load_student(folder).encoder
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), BATCH):
+            levels = encoder(to_tensor(np.stack(list(pictures[start : start + BATCH]))))
+            found = [(one.mean(dim=(2, 3)), one.std(dim=(2, 3), unbiased=False)) for one in levels]
+            parts.append(torch.cat([figure for both in found for figure in both], dim=1).double().numpy())
+    return np.concatenate(parts)
 
 
 def count(values: Values) -> npt.NDArray[np.int64]:

@@ -12,13 +12,9 @@ cluster (tasks/cluster.py), from which only this machine's process writes.
 """
 
 import json
-import multiprocessing
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -39,7 +35,8 @@ from tasks.params import Pairs, Params, Student
 from tasks.progress import progress
 from tasks.records import Input, Pair, read_records
 from tasks.shards import Job, is_whole, make_shard
-from tasks.stage import STUDENTS, die_with_parent, student_main, work_folder
+from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.workers import spread_out
 
 INPUTS = Path("data/inputs")
 # Of exposure, in stops: darker and brighter than the input by so much.
@@ -140,7 +137,7 @@ def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
     seed = int(random.integers(2**31))
     turned = item.split == "train" and random.random() < pairs.recolour
     hue = int(random.integers(30, 330, endpoint=True)) if turned else 0
-    changes = _changes(item, pairs, k)
+    changes, again = _changes(item, pairs, k), _again(item, pairs, k)
     known = [teacher, item.digest, [left, top, side], hue, pairs.size, seed]
     return Pair(
         id=sha256_json([*known, changes] if changes else known),
@@ -153,8 +150,16 @@ def _pair(item: Input, pairs: Pairs, teacher: str, k: int) -> Pair:
         group=item.group,
         finite=True,
         clipped=0.0,
+        again=again,
         **changes,
     )
+
+
+def _again(item: Input, pairs: Pairs, k: int) -> int | None:
+    """The seed with which the teacher is asked for crop `k` once more, if it is; a pair's id does not depend on it."""
+    random = np.random.default_rng(int(sha256_json([pairs.seed, item.digest, k, "again"]), 16))
+    seed = int(random.integers(2**31))
+    return seed if random.random() < pairs.again else None
 
 
 def _changes(item: Input, pairs: Pairs, k: int) -> dict[str, Any]:
@@ -198,40 +203,10 @@ def _in_turn(jobs: Sequence[Job], load: Callable[[], Teacher]) -> Generator[Job,
 
 
 def in_processes(jobs: Sequence[Job], workers: int) -> Generator[Job, None, None]:
-    """Make the shards in `workers` processes; yields each job as it is done, and leaves no process behind."""
-    before = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
-    try:
-        # A worker inherits the blocked Ctrl-C: this process alone answers it, without tracebacks from others.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            pending: dict[Future[None], Job] = {executor.submit(_work, job): job for job in jobs}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        while pending:
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                job = pending.pop(future)
-                future.result()
-                yield job
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was ended from outside, perhaps for want of memory: lower generate.workers and run "
-            "again; finished shards are kept"
-        ) from None
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        executor.shutdown(wait=True)
-
-
-def _begin_worker() -> None:
-    """Before a worker's first shard: see to it that it does not outlive the stage."""
-    die_with_parent()
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it died while this process was still starting
-        raise SystemExit("the parent process ended before the worker began")
+    """Make the shards in `workers` processes; yields each job as it is done."""
+    with closing(spread_out(_work, jobs, workers, "generate.workers")) as done:
+        for job, _ in done:
+            yield job
 
 
 def _work(job: Job) -> None:

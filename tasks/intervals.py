@@ -4,13 +4,15 @@ Crops of one photo are not independent, so photos are drawn, with their sums, no
 bootstrap). The seed is fixed: equal sums give equal intervals. Pure numpy, reads and writes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.records import Record
+
+Values = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 DIGITS = 6
@@ -47,6 +49,22 @@ def gain_interval(error: Sequence[float], other: Sequence[float], change: Sequen
     """
     errors, others = np.asarray(error, np.float64), np.asarray(other, np.float64)
     return _ratio_interval(others - errors, np.asarray(change, np.float64))
+
+
+def figure_intervals(columns: Mapping[str, Values], photos: Sequence[str]) -> dict[str, Interval]:
+    """Intervals of the pooled figures of models.metrics.pool, from the columns of each crop and the photo it is of.
+
+    Empty for fewer than LEAST_PHOTOS photos.
+    """
+    member = np.unique(np.asarray(photos), return_inverse=True)[1]
+    counts = np.bincount(member).astype(np.float64)
+    sums = {name: np.bincount(member, weights=values).astype(np.float64) for name, values in columns.items()}
+    parts: dict[str, tuple[Values, Values]] = {name: (sums[name], counts) for name in ("psnr_db", "ssim", "ms_ssim")}
+    parts["explained_effect"] = sums["change"] - sums["error"], sums["change"]
+    parts["sharpness_ratio"] = sums["sharpness"], sums["teacher_sharpness"]
+    parts["chroma_ratio"] = sums["chroma"], sums["teacher_chroma"]
+    found = {name: _ratio_interval(above, below) for name, (above, below) in parts.items()}
+    return {name: interval for name, interval in found.items() if interval}
 
 
 def _ratio_interval(above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]) -> Interval | None:

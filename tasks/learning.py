@@ -135,11 +135,12 @@ def learn(
     checkpoint: Path,
     terms: "list[Term] | None" = None,
     watch: "Callable[[Training, Line], None] | None" = None,
+    share: float = 1.0,
 ) -> "tuple[nn.Module, list[Line]]":
     """Run the training loop with a progress bar; returns the averaged student and its curve.
 
     `terms` are those of the block unless told otherwise. `watch` is called after each step, when its checkpoint is
-    kept; what it raises ends the training.
+    kept; what it raises ends the training. `share` is how much of the training pairs it sees, the first ones.
     """
     import torch
     from accelerate import Accelerator
@@ -153,7 +154,9 @@ def learn(
         print(f"train: going on from step {training.step}")
     folder = STUDENTS / name / "pairs"
     graded = Graded if isinstance(student, Controlled) else Batches
-    batches = graded(*open_pairs(folder, "train"), **batching(block), often=often(folder, block))
+    seen = [array[: round(share * len(array))] for array in open_pairs(folder, "train")]
+    evened = often(folder, block)
+    batches = graded(*seen, **batching(block), often=None if evened is None else evened[: len(seen[0])])
     older = replays(block)
     replayed = open_pairs(older, "val") if older else None
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
@@ -177,8 +180,14 @@ def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":
     return curve + [line | {"step": curve[-1]["step"] + line["step"]} for line in more]
 
 
-def publish(folder: Path, student: "nn.Module", record: dict[str, Any], curve: "list[Line]") -> None:
-    """Write the student folder, whole or not at all."""
+def publish(
+    folder: Path,
+    student: "nn.Module",
+    record: dict[str, Any],
+    curve: "list[Line]",
+    errors: dict[str, Any] | None = None,
+) -> None:
+    """Write the student folder, whole or not at all; `errors` are those of tasks/pair_errors.py."""
     from safetensors.torch import save
 
     weights = save({name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()})
@@ -186,3 +195,5 @@ def publish(folder: Path, student: "nn.Module", record: dict[str, Any], curve: "
         write_bytes(new / "weights.safetensors", weights)
         write_json(new / "student.json", {**record, "weights_sha256": sha256_bytes(weights)})
         write_jsonl(new / "curve.jsonl", curve)
+        if errors:
+            write_json(new / "errors.json", errors)

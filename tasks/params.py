@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from models.errors import UserError
 from models.teachers import SAMPLING
 from models.teachers.pinned import places
-from tasks.curate_params import FaceEmbedding
+from tasks.curate_params import Curate, FaceEmbedding
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Weight
 from tasks.target import LOCAL, check_target
 from tasks.teacher_params import TAGS, Teacher
@@ -84,15 +84,6 @@ class Generate(Section):
     gpus_per_actor: Fraction  # share of a GPU that each actor on the cluster takes; 0 keeps it off the GPUs
 
 
-class Curate(Section):
-    """When a pair is dropped."""
-
-    near_duplicate_bits: Count  # between the perceptual hashes of two inputs' crops
-    min_change: Fraction  # mean absolute difference between input and teacher output
-    min_contrast: Fraction  # standard deviation of the teacher output
-    max_clipped: Fraction  # share of teacher values that lie outside [0,1]
-
-
 class Splits(Section):
     """What may not be on two sides of the split (tasks/splits.py)."""
 
@@ -102,7 +93,7 @@ class Splits(Section):
     # 0.95 down to 0.7 of a photo's side mostly to more (docs/decisions/0020-coverage.md).
     min_fit: Fraction
     # Cosine of two faces from which they are one person; 1 looks for none. What `gradients` says of different people
-    # comes to 0.77 at most; it knows a person again in one recording, hardly on another day.
+    # comes to 0.79 at most; it knows a person again in one recording, hardly on another day.
     min_same_face: Fraction
     faces: FaceEmbedding  # what the cosine is taken of: gradients, or an ONNX file of yours (tasks/faces.py)
     crop_bits: Count  # crops of kept pairs whose hashes are at most this far apart, mirrored or not
@@ -230,6 +221,7 @@ class Pairs(Section):
     # over-exposed. The teacher is shown the changed crop.
     occlude: Fraction
     expose: Fraction
+    again: Fraction = 0.0  # share of the pairs for which the teacher is asked once more, with another seed
     samples: Count = 0  # training pairs that a generative teacher draws from nothing, besides those of the inputs
     seed: Count
 
@@ -546,6 +538,9 @@ def check_files(params: Params, student: str) -> None:
     for key, path in wanted.items():
         if not Path(path).is_dir() and not path.startswith("data/students/"):
             raise UserError(f"params.yaml: {key}: no folder at {path}")
+    faces = params.curate.faces
+    if faces.kind == "onnx" and not Path(faces.path).is_file():
+        raise UserError(f"params.yaml: curate.faces.path: no file at {faces.path}")
     for place in places(block.teacher.model_dump()):
         if not (place.is_here or place.revision):
             raise UserError(f"params.yaml: students.{student}.teacher.{place.key}: nothing lies at {place.where}")

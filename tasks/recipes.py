@@ -70,19 +70,25 @@ def read_plan(path: Path, plan: str, only: Sequence[str]) -> Plan:
     return {name: recipes[name] for name in only or recipes}
 
 
-def make(params: Params, name: str, block: Student) -> Path:
-    """The folder with student/ and seconds.json of one recipe and seed; made if it is not there yet."""
+def make(params: Params, name: str, block: Student, share: float = 1.0) -> Path:
+    """The folder with student/ and seconds.json of one recipe and seed; made if it is not there yet.
+
+    `share` is how much of the training pairs the student sees.
+    """
     from tasks.learning import CODE, digests, first, learn, make_recipe, publish, start_record
 
     start = start_record(Path(block.init), block)
     work = block.model_dump(include={"architecture", "train"}) | {"init": start, "code": digests(CODE)}
     work |= {"pairs": read_json(STUDENTS / name / "pairs" / "pairs.json")["digest"]}
+    if share < 1:
+        work["share"] = share
     folder = work_folder(name) / "recipes" / sha256_json(work)[:16]
     if (folder / "student").is_dir():
         return folder
     begun, ranks = first(block)
     started = time.monotonic()
-    trained, curve = learn(name, block, begun, make_recipe(params, block), folder / "checkpoint.safetensors")
+    recipe, checkpoint = make_recipe(params, block), folder / "checkpoint.safetensors"
+    trained, curve = learn(name, block, begun, recipe, checkpoint, share=share)
     count = sum(parameter.numel() for parameter in trained.parameters())
     record = {"architecture": block.architecture.model_dump(), "size": block.pairs.size, "parameters": count}
     write_json(folder / "seconds.json", round(time.monotonic() - started, 1))  # of the last go, if it was killed

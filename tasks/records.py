@@ -4,7 +4,7 @@ Identity is always a digest, never a path, a time or a host name, so that equal 
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -74,6 +74,8 @@ class Pair(Record):
     occluder: str = ""  # what was drawn into it from the seed (tasks/occluders.py), if anything
     stops: float = 0.0  # by which its exposure was changed
     gamma: float = 1.0  # to whose power its light was taken
+    again: int | None = None  # the seed with which the teacher was asked once more, where it was
+    disagreement: float | None = None  # mean absolute difference of its two answers, 0..1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,13 @@ class Verdict(Record):
     index: int  # row in pairs/SPLIT.{inputs,targets}.npy, -1 when rejected
     input: str  # Input.digest
     seed: int
+    # By rule, the higher the worse; what could not be measured, such as the likeness of faces that are not there, is
+    # missing.
+    scores: dict[str, float] = field(default_factory=dict)
+    also: list[str] = field(
+        default_factory=list
+    )  # rules that come after `rule` and object too, or that a person overruled
+    by: str = ""  # whose decision it was, where a person's was (tasks/decisions.py)
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

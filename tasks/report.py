@@ -18,6 +18,7 @@ from tasks.control_quality import STRIP
 from tasks.files import sha256_json, write_bytes, write_text
 from tasks.pareto import HEADINGS, shown_rows
 from tasks.records import Input
+from tasks.shortfall import NAMES, shown_parts
 from tasks.target import LOCAL
 
 Pictures = npt.NDArray[np.uint8]
@@ -66,6 +67,20 @@ FIGURES: dict[str, tuple[str, str, str, str]] = {
     "psnr_db": ("PSNR, dB", "{:.2f}", "higher is better", "Pixel error to the teacher; blind to blur and greying."),
     "ssim": ("SSIM", "{:.3f}", "1 is best", "Local structure shared with the teacher, in 11-pixel windows."),
     "ms_ssim": ("MS-SSIM", "{:.3f}", "1 is best", "The same over several scales, so that layout counts too."),
+    "perceptual": (
+        "Perceptual",
+        "{:.3f}",
+        "0 is best",
+        "Distance to the teacher's picture in the features of a network without training: texture counts, not only "
+        "pixels. It compares students with one another, not with published figures.",
+    ),
+    "kid": (
+        "KID x1000",
+        "{:.1f}",
+        "0 is best",
+        "How far the set of pictures is from the teacher's as a set, in the same features; its deviation over subsets "
+        "is in quality.json. Of few pictures it is rough.",
+    ),
     "psnr_to_float_db": (
         "To float, dB",
         "{:.1f}",
@@ -100,11 +115,13 @@ class Evidence:
     student: Json
     pairs: Json
     yields: Json
+    curation: Json
     curve: Sequence[Json]
     exportability: Json
     variants: Json
     video: Json
     clip: Mapping[str, bytes]  # the files of video/ that the page shows, by name
+    failures: Mapping[int, Mapping[str, Pictures]]  # of quality's failures the pictures to show, by place
     slider: bytes  # a PNG of pictures at several strengths; empty where the student has no slider
     inputs: Sequence[Input]
 
@@ -132,6 +149,9 @@ def write_report(
         write_bytes(images / "variants.png", pareto_png(evidence.variants["rows"], "Variants at equal training"))
     for name, data in evidence.clip.items():
         write_bytes(images / name, data)
+    for place, panels in evidence.failures.items():
+        for panel, picture in panels.items():
+            write_bytes(images / f"failure-{place}-{panel}.png", png(picture))
     if evidence.slider:
         write_bytes(images / "slider.png", evidence.slider)
     write_bytes(folder / "curves.png", curve_png(evidence.curve))
@@ -152,10 +172,16 @@ def write_sample(images: Path, band: str, number: int, panels: Mapping[str, Pict
 
 def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
     """index.html as text."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text())
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template(TEMPLATE.name)
     speed = latency_rows(evidence.benchmark)
     shown = headline(evidence, speed)
     return template.render(
@@ -177,6 +203,9 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         variants=shown_rows(evidence.variants["rows"]),
         variant_headings=HEADINGS,
         flicker=flicker_rows(evidence.video),
+        shortfall=shown_parts(evidence.quality["shortfall"]) if "shortfall" in evidence.quality else [],
+        part_names=NAMES,
+        panel_names=PANELS,
         strip=STRIP,
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),

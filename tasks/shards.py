@@ -64,6 +64,7 @@ class Answers:
     finite: list[bool]
     clipped: list[float]
     strengths: list[float | None]  # where the teacher says them
+    disagreements: list[float | None]  # of its two answers, where it was asked twice
     refusals: list[str]  # why the teacher will not make a picture; "" where it did, or does not say
     seconds: float  # the teacher took
 
@@ -104,6 +105,7 @@ def answer(job: Job, inputs: Pixels | None, teacher: Teacher) -> Answers:
     started = time.perf_counter()
     with one_thread():
         shown, values = _joined([_ask(teacher, _some(inputs, step), job.pairs[step], job) for step in steps])
+        disagreements = [_disagreement(job, shown, values, row, teacher) for row in range(len(job.pairs))]
     seconds = time.perf_counter() - started
     finite = np.isfinite(values)
     known = np.where(finite, values, 0)
@@ -115,6 +117,7 @@ def answer(job: Job, inputs: Pixels | None, teacher: Teacher) -> Answers:
         drawn=shown if inputs is None else None,
         finite=whole,
         clipped=[float(each.mean()) for each in outside],
+        disagreements=disagreements,
         strengths=[teacher.strength(pair.seed) if isinstance(teacher, Sampler) else None for pair in job.pairs],
         refusals=[
             teacher.refusal(shown[row], pair.seed) if isinstance(teacher, Refusing) and not whole[row] else ""
@@ -122,6 +125,21 @@ def answer(job: Job, inputs: Pixels | None, teacher: Teacher) -> Answers:
         ],
         seconds=seconds,
     )
+
+
+def _disagreement(job: Job, shown: Pixels, values: Values, row: int, teacher: Teacher) -> float | None:
+    """Mean absolute difference between the teacher's answer of a row and one with another seed, if it is asked again.
+
+    None where either is no picture: that is another matter than two pictures.
+    """
+    pair = job.pairs[row]
+    if pair.again is None:
+        return None
+    _, other = _ask(teacher, shown[row : row + 1], [replace(pair, seed=pair.again)], job)
+    first, second = values[row], other[0]
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return None
+    return round(float(np.abs(np.clip(first, 0, 1) - np.clip(second, 0, 1)).mean()), 6)
 
 
 def write_shard(job: Job, inputs: Pixels | None, answers: Answers) -> None:
@@ -144,10 +162,10 @@ def write_shard(job: Job, inputs: Pixels | None, answers: Answers) -> None:
 
 def _told(pairs: Sequence[Pair], answers: Answers) -> list[Pair]:
     """The pairs as planned, with what the teacher said of each."""
-    said = zip(answers.finite, answers.clipped, answers.strengths, answers.refusals, strict=True)
+    said = zip(answers.finite, answers.clipped, answers.strengths, answers.refusals, answers.disagreements, strict=True)
     return [
-        replace(pair, finite=finite, clipped=clipped, strength=strength, refused=refused)
-        for pair, (finite, clipped, strength, refused) in zip(pairs, said, strict=True)
+        replace(pair, finite=finite, clipped=clipped, strength=strength, refused=refused, disagreement=disagreement)
+        for pair, (finite, clipped, strength, refused, disagreement) in zip(pairs, said, strict=True)
     ]
 
 

@@ -1,11 +1,11 @@
 """Stage train: a student learns to imitate its teacher on the curated pairs.
 
-Reads data/students/NAME/pairs and the start weights in `init` (tasks/starts.py); writes data/students/NAME/student
-(weights.safetensors, student.json, curve.jsonl). Where the block's `compress` says so, the trained student is then cut
-(models/compression.py) and trained again; where `quantise_aware` does, it is trained on with int8's rounding in it
-(models/quantise_aware.py). The curve goes on. Where `train.replay` names older pairs, a share of every batch is theirs,
-and what is forgotten of them is measured (tasks/taught.py). Resume checkpoints lie under data/.work/NAME, named by a
-digest of everything that decides the result, so a checkpoint is never taken for another run's.
+Reads data/students/NAME/pairs and the start weights in `init` (tasks/starts.py); writes data/students/NAME/student:
+weights.safetensors, student.json, curve.jsonl, and errors.json (tasks/pair_errors.py). Where the block's `compress`
+says so, the trained student is then cut (models/compression.py) and trained again; where `quantise_aware` does, it is
+trained on with int8's rounding in it (models/quantise_aware.py). The curve goes on. Where `train.replay` names older
+pairs, a share of every batch is theirs, and what is forgotten of them is measured (tasks/taught.py). Resume checkpoints
+lie under data/.work/NAME, named by a digest of everything that decides the result, so none is taken for another run's.
 
     python -m tasks.train --student oil
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.files import sha256_json
 from tasks.helpers import beside
 from tasks.learning import CODE, ROUNDING_CODE, digests, first, going_on, learn, make_recipe, publish, start_record
+from tasks.pair_errors import training_errors
 from tasks.params import Params, Student
 from tasks.stage import STUDENTS, student_main, work_folder
 from tasks.taught import batching, check_pairs, check_replay, forgetting, left_of_replay, replays, slice_labels
@@ -32,6 +33,8 @@ SEEN = 32  # whole pictures, on which a student that learns to be rounded has it
 
 def train(params: Params, name: str, block: Student) -> None:
     """Train one student from its pairs, going on from a checkpoint of the same work if there is one."""
+    from models.batches import open_pairs
+
     log = work_folder(name) / "train.helpers.log"
     threads = max(1, params.train.threads // params.train.processes)
     start_record(Path(block.init), block)  # weights that have to be fetched are there before the helpers ask
@@ -54,7 +57,8 @@ def train(params: Params, name: str, block: Student) -> None:
         "final": curve[-2]["losses"],
         "val": {key: value for key, value in curve[-1].items() if key != "step"},
     }
-    publish(STUDENTS / name / "student", taught.student, record, curve)
+    errors = training_errors(taught.student, *open_pairs(STUDENTS / name / "pairs", "train"))
+    publish(STUDENTS / name / "student", taught.student, record, curve, errors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from PIL import Image
 from skimage import data
 
 from tasks import cutouts, videos
-from tasks.faces import FACE_SIDE, cut_face, find_faces, gradients
+from tasks.faces import FACE_SIDE, cut_face, find_faces, load_embedding
+from tasks.params import load_params
 from tasks.pictures import Pixels, Unfit, decode_picture, near, perceptual_hashes, scale_down
 from tasks.sources import walk
 
@@ -83,11 +84,11 @@ def of_photos(pictures: list[Pixels]) -> None:
 
 
 def of_faces(clips: Path) -> None:
-    people = {}
+    people, vectors_of = {}, load_embedding(load_params().splits.faces)
     for path in sorted(clips.glob("*.mp4")):
         frames = [scale_down(pixels, 640) for _, pixels in videos.sample_frames(path, 2.0, 30)]
         faces = [cut_face(frame, find_faces(frame)[0]) for frame in frames if find_faces(frame)]
-        people[path.stem] = gradients(np.stack(faces))
+        people[path.stem] = vectors_of(np.stack(faces))
     for name, faces in people.items():
         alike = (faces @ faces.T)[np.triu_indices(len(faces), 1)]
         half = len(faces) // 2
@@ -97,7 +98,7 @@ def of_faces(clips: Path) -> None:
             print(f"{name} and {other}: {quantiles((faces @ people[other].T).ravel())}")
     small = (data.lfw_subset()[:100] * 255).astype(np.uint8)
     strangers = [np.asarray(Image.fromarray(one).convert("RGB").resize((FACE_SIDE, FACE_SIDE))) for one in small]
-    vectors = gradients(np.stack(strangers))
+    vectors = vectors_of(np.stack(strangers))
     print(f"100 strangers of 25 pixels: {quantiles((vectors @ vectors.T)[np.triu_indices(100, 1)])}")
 
 

@@ -60,9 +60,14 @@ def make_pairs(folder: Path, inputs_file: Path) -> dict[str, Any]:
                 size: dict[str, Any] = {"width": 99, "height": 99, "clip": "", "group": digest, "split": split}
                 inputs.append(Input(digest=digest, origin=origin, licence="CC0", **size))
     write_records(folder / "kept.jsonl", verdicts)
+    write_records(folder / "rejected.jsonl", [])
     write_records(inputs_file, inputs)
     yields = {"pairs": 9, "kept": 8, "broken": 1}
     write_json(folder / "yield.json", {"train": yields, "val": yields, "test": yields})
+    rules = {"broken": {"rejected": 3, "objected": 3, "judged": 27, "limit": None, "how": ""}}
+    decisions = {"keep": 0, "drop": 0, "stale": 0}
+    told = {"rules": rules, "pairs": 27, "rejected": 3, "decisions": decisions, "notes": []}
+    write_json(folder / "curation.json", told)
     files = {path.name: sha256_file(path) for path in folder.iterdir() if path.suffix in (".npy", ".jsonl")}
     record = {"digest": "d" * 64, "teacher": "e" * 64, "teacher_name": "half", "teacher_version": 1, "size": SIZE}
     record |= {"counts": {"train": TRAIN, "val": 2, "test": TEST}, "files": files}
@@ -87,6 +92,7 @@ def make_student(folder: Path) -> None:
     record |= {"train": {"steps": 10, "losses": {"pixel": 1.0, "structure": 0.5}}}
     write_json(folder / "student.json", record)
     write_jsonl(folder / "curve.jsonl", make_curve(400))
+    write_json(folder / "errors.json", {"rows": list(range(TRAIN)), "error": [0.001] * TRAIN})
 
 
 def make_exported(folder: Path, weights_sha256: str) -> list[dict[str, Any]]:
@@ -166,7 +172,8 @@ def test_every_contestant_has_every_figure(made: Path) -> None:
     assert set(found["baselines"]) == {"identity", "colour_affine"}
     assert set(found["files"]) == {"student.fp32.onnx", "student.int8.onnx"}
     for figures in contestants:
-        assert figures.keys() - {"psnr_to_float_db", "worst_psnr_to_float_db", "banding", "grain"} == FIGURES
+        some = {"psnr_to_float_db", "worst_psnr_to_float_db", "banding", "grain", "perceptual"}
+        assert figures.keys() - some == FIGURES
         assert all(isinstance(value, float) for value in figures.values())
     assert found["test_samples"] == TEST
     assert found["test_photos"] == 4
@@ -186,6 +193,28 @@ def test_figures_that_are_known_beforehand(made: Path) -> None:
     assert int8["psnr_to_float_db"] == pytest.approx(40, abs=1e-3)
     assert int8["worst_psnr_to_float_db"] == pytest.approx(40, abs=1e-3)
     assert "psnr_to_float_db" not in fp32
+
+
+def test_what_limits_it_and_where_it_fails_is_told(made: Path) -> None:
+    found = read_quality(made)
+    assert found["intervals"].keys() == FIGURES
+    low, value, high = (
+        found["intervals"]["psnr_db"]["low"],
+        found["files"]["student.fp32.onnx"]["psnr_db"],  # there is no LiteRT file, so a phone would run the first
+        found["intervals"]["psnr_db"]["high"],
+    )
+    assert low <= value <= high
+    # Seven pictures are too few for KID; the perceptual distance is of the phone's file and the student alone.
+    assert found["files"]["student.fp32.onnx"]["perceptual"] < found["baselines"]["identity"]["perceptual"]
+    assert "perceptual" not in found["files"]["student.int8.onnx"] and "kid" not in found["student"]
+    shortfall, x = found["shortfall"], pictures(TRAIN, seed=TRAIN)
+    change = np.square((x.astype(float) - teach(x)) / 255).mean(axis=(1, 2, 3)).sum()
+    assert shortfall["training"] == pytest.approx(1 - 0.001 * TRAIN / change, abs=1e-4)
+    assert shortfall["parts"]["quantisation"] == pytest.approx(shortfall["float"] - shortfall["phone"], abs=1e-5)
+    assert shortfall["parts"]["data"] == pytest.approx(shortfall["training"] - shortfall["float"], abs=1e-5)
+    assert "6 training pairs of 3 inputs do not show what is usual" in found["failures"]["why_not"]
+    text = (made / "report/index.html").read_text()
+    assert 'id="limits"' in text and "Nothing could be judged" in text
 
 
 def test_samples_name_their_pair_and_input(made: Path) -> None:

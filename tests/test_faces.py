@@ -46,7 +46,7 @@ def test_no_face_is_an_empty_list() -> None:
 
 
 def test_gradients_know_a_repainted_face_from_another() -> None:
-    embedding = load_embedding(Gradients(kind="gradients"))
+    embedding = load_embedding(Gradients(kind="gradients", blur=3.0))
     pixels = astronaut()
     box = find_faces(pixels)[0]
     own = cut_face(pixels, box)

@@ -424,3 +424,55 @@ def test_a_record_of_before_can_still_be_read() -> None:
     record = plan([some_input(0)], PAIRS.model_copy(update={"occlude": 0.0, "expose": 0.0}), "t")[0]
     old = {key: value for key, value in record.to_json().items() if key not in ("occluder", "stops", "gamma")}
     assert Pair.from_json(old) == record
+
+
+class Moody:
+    """A teacher that adds to the picture what its seed says."""
+
+    digest = "m" * 64
+    name = "moody"
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, inputs: Any, seeds: Any) -> Any:
+        self.asked += [seed for seed in seeds if seed]  # check_need times it with seed 0
+        return (
+            inputs.astype(np.float32) / 510
+            + np.array([seed % 5 / 10 for seed in seeds], np.float32)[:, None, None, None]
+        )
+
+
+def test_a_share_of_the_pairs_is_asked_for_again_without_changing_any(
+    inputs: list[Input], teacher: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moody = Moody()
+    monkeypatch.setattr(stage, "load_teacher", lambda settings: moody)
+    params = write_params(teacher)
+    run(params)
+    once = read_pairs()
+    assert len(moody.asked) == 7
+    assert all(pair.again is None and pair.disagreement is None for pair in once)
+    block = params.students["tiny"]
+    again = block.model_copy(update={"pairs": block.pairs.model_copy(update={"again": 1.0})})
+    generate(params, "tiny", again)
+    twice = read_pairs()
+    assert [pair.id for pair in twice] == [pair.id for pair in once]
+    assert len(moody.asked) == 7 + 14
+    for pair in twice:
+        assert pair.again is not None
+        apart = abs(pair.again % 5 - pair.seed % 5) / 10
+        assert pair.disagreement == pytest.approx(apart, abs=1e-5)
+
+
+def read_pairs() -> list[Pair]:
+    return [pair for path in sorted(RAW.glob("shard-*.jsonl")) for pair in read_records(path, Pair)]
+
+
+def test_only_the_share_that_was_asked_for_is_asked_again(inputs: list[Input]) -> None:
+    many = PAIRS.model_copy(update={"train_crops": 400, "again": 0.25})
+    made = plan([inputs[0]], many, "t")
+    assert 60 < sum(pair.again is not None for pair in made) < 140
+    assert [pair.id for pair in made] == [
+        pair.id for pair in plan([inputs[0]], PAIRS.model_copy(update={"train_crops": 400}), "t")
+    ]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.intervals import explained_interval, gain_interval
+from tasks.intervals import explained_interval, figure_intervals, gain_interval
 
 RNG = np.random.default_rng(0)
 PHOTOS = 12
@@ -29,6 +29,32 @@ def test_it_is_the_textbook_bootstrap() -> None:
     error = 1.96 * values.std() / math.sqrt(200)
     assert interval.low == pytest.approx(values.mean() - error, abs=0.002)
     assert interval.high == pytest.approx(values.mean() + error, abs=0.002)
+
+
+def test_every_pooled_figure_has_the_interval_of_its_photos() -> None:
+    from models.metrics import pool
+
+    names = (
+        "psnr_db",
+        "ssim",
+        "ms_ssim",
+        "error",
+        "change",
+        "sharpness",
+        "teacher_sharpness",
+        "chroma",
+        "teacher_chroma",
+    )
+    columns = {name: RNG.uniform(0.5, 1.5, 3 * PHOTOS) for name in names}
+    photos = [f"photo {row // 3:02}" for row in range(3 * PHOTOS)]
+    found, figures = figure_intervals(columns, photos), pool(columns)
+    assert found.keys() == figures.keys()
+    for name, interval in found.items():
+        assert interval.low < figures[name] < interval.high and interval.photos == PHOTOS
+    sums = [columns[key].reshape(PHOTOS, 3).sum(axis=1) for key in ("error", "change")]
+    textbook = explained_interval(*sums)
+    assert textbook and found["explained_effect"].low == pytest.approx(textbook.low, abs=1e-5)
+    assert figure_intervals({name: values[:3] for name, values in columns.items()}, photos[:3]) == {}
 
 
 def test_more_photos_are_surer_than_more_crops_of_few() -> None:

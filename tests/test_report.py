@@ -42,6 +42,24 @@ FILE_ROWS = [
 ]
 RUNTIMES = ("litert", "onnx")
 LICENCE = "CC0 (NASA, via scikit-image)"
+CURATION = {
+    "rules": {
+        "cast": {"rejected": 0, "objected": 0, "judged": 200, "limit": 13.0, "how": "the least", "says": "tinted"},
+        "identity": {
+            "rejected": 0,
+            "objected": 0,
+            "judged": 0,
+            "limit": None,
+            "how": "no pair has it",
+            "says": "other",
+        },
+        "near-duplicate": {"rejected": 6, "objected": 6, "judged": 200, "limit": None, "how": ""},
+    },
+    "pairs": 200,
+    "rejected": 6,
+    "decisions": {"keep": 1, "drop": 2, "stale": 0},
+    "notes": ["identity judged none of 200 pairs: no face was found in any input"],
+}
 
 
 def figures(effect: float) -> dict[str, float]:
@@ -187,11 +205,13 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
             split: {"pairs": count, "kept": count - 3, "broken": 0, "no-op": 1, "duplicate": 0, "near-duplicate": 2}
             for split, count in (("train", 168), ("val", 16), ("test", 16))
         },
+        "curation": CURATION,
         "curve": make_curve(),
         "exportability": {"figures": {"partitions": 1, "mega_macs": 134.2}, "findings": FINDINGS},
         "variants": {"steps": 300, "rows": VARIANTS},
         "video": VIDEO,
         "clip": {name: name.encode() for name in ("clip.webp", "clip.png")},
+        "failures": {},
         "slider": b"",
         "inputs": inputs,
     }
@@ -392,6 +412,35 @@ def test_a_slider_and_what_was_forgotten_are_told_where_there_are_any(tmp_path: 
         assert told in " ".join(text.split())
 
 
+def test_what_limits_a_student_and_where_it_fails_are_told(tmp_path: Path) -> None:
+    assert 'id="limits"' not in report.render(make_evidence(), {})
+    evidence = make_evidence()
+    parts = {"quantisation": 0.004, "data": 0.21, "rest": 0.05}
+    shortfall = {"phone": 0.736, "float": 0.74, "training": 0.95, "parts": parts, "limited_by": "data"}
+    rows = [
+        {"pair": "a" * 64, "rule": "unusual", "reason": "greyer (9 deviations)", "student": "greyer (8 deviations)"},
+        {"pair": "b" * 64, "rule": "", "reason": "", "student": "<i>smoother (7 deviations)"},
+    ]
+    rows = [row | {"copied": bool(row["rule"]), "invented": not row["rule"]} for row in rows]
+    failures = {"tested": 30, "known": 1, "copied": 1, "invented": 1, "why_not": "", "rows": rows}
+    panels = {panel: np.zeros((8, 8, 3), np.uint8) for panel in report.PANELS}
+    quality = {**evidence.quality, "shortfall": shortfall, "failures": failures}
+    report.write_report(tmp_path, make_evidence(quality=quality, failures={0: panels, 1: panels}), BANDS, make_panels)
+    text = " ".join((tmp_path / "index.html").read_text().split())
+    for told in (
+        "Most is lost to <strong>data: unseen inputs</strong>",
+        "width:21.0%",
+        "More inputs like those",
+        "unusual for an input of its kind 1 time; the student copied 1 of these",
+        "Teacher, unusual: greyer (9 deviations). Student: greyer (8 deviations) (copied).",
+        "The teacher does nothing unusual here. Student: &lt;i&gt;smoother (7 deviations) (its own).",
+    ):
+        assert told in text
+    assert (tmp_path / "images/failure-1-int8.png").exists()
+    quality["failures"] = failures | {"why_not": "12 training pairs do not show", "rows": []}
+    assert "Nothing could be judged: 12 training pairs" in report.render(make_evidence(quality=quality), {})
+
+
 def test_weak_spots_come_worst_first() -> None:
     parts = {
         "slices": [
@@ -583,3 +632,12 @@ def check_enlarging(tab: Any) -> None:
     tab.keyboard.press("Escape")
     assert not tab.locator("dialog").is_visible()
     assert tab.evaluate("document.activeElement.getAttribute('href')") == "images/best-1-teacher.png"
+
+
+def test_curation_is_told_by_rule_with_its_limit_and_what_it_could_not_judge() -> None:
+    page = report.render(make_evidence(), {})
+    section = page[page.index('<h2 id="curation">') : page.index('<h2 id="lineage">')]
+    assert "identity judged none of 200 pairs: no face was found in any input." in section
+    assert '<tr><th scope="row">near-duplicate</th><td>2</td><td>2</td><td>2</td>' in section
+    assert "13.000 (the least)" in section
+    assert "People decided to keep 1 pairs and to drop 2." in section

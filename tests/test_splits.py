@@ -66,7 +66,9 @@ class Made:
         for side, crops in self.crops.items():
             np.save(FOLDER / f"{side}.inputs.npy", np.stack(crops))
         plain = {"near_duplicate_bits": 10, "nearest": 2, "min_fit": 0.93, "min_same_face": 0.9, "crop_bits": 2}
-        return check_splits(FOLDER, Splits.model_validate(plain | {"faces": {"kind": "gradients"}} | changed))
+        return check_splits(
+            FOLDER, Splits.model_validate(plain | {"faces": {"kind": "gradients", "blur": 1.5}} | changed)
+        )
 
 
 @pytest.fixture
@@ -120,7 +122,14 @@ def test_a_group_on_two_sides(made: Made) -> None:
         made.check()
 
 
-@pytest.mark.parametrize("change", [jpeg, lambda x: jpeg(x[:, ::-1]), lambda x: x // 4 * 3 + 40], ids=str)
+CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
+    "jpeg": jpeg,
+    "mirrored": lambda x: jpeg(x[:, ::-1]),
+    "light": lambda x: x // 4 * 3 + 40,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 def test_a_near_duplicate_under_another_group(made: Made, change: Callable[[Pixels], Pixels]) -> None:
     twin = np.ascontiguousarray(change(pixels_of(made, "chelsea.png")).astype(np.uint8))
     made.add("twin.jpg", "test", twin)

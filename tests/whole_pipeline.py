@@ -18,6 +18,7 @@ PARTS = (
     "tasks",
     "models",
     "data/sources",
+    "data/decisions",
     "data/panel.json",
     ".dvc/config",
     ".dvcignore",

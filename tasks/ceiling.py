@@ -1,0 +1,126 @@
+"""What would bring a student nearer to its teacher: students that differ from it in one thing, and what each gains.
+
+The report says what quantisation and unseen inputs take (tasks/shortfall.py); what is left is told apart here by
+training. Reads pairs/ of data/students/NAME. Trains, without the rounding of int8, the student as its block says, one
+twice as wide, one by the pixel loss alone, one for twice the steps, and one on half of the inputs; of each the
+explained effect on the test pictures is measured in float. What the student gains over the one on half of the inputs is
+what as many again may bring. Writes OUT (default: data/ceiling/NAME): ceiling.json and ceiling.md. May be killed and
+run again.
+
+Command: python -m tasks.ceiling --student NAME [--steps 600] [--seeds 0 1] [--out FOLDER]
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tasks.files import replacing_folder, write_json, write_text
+from tasks.machine_state import machine
+from tasks.markdown import markdown
+from tasks.params import changed_student, load_params
+from tasks.recipes import make, measure
+from tasks.stage import STUDENTS, guarded
+
+FOUND = Path("data/ceiling")
+OWN, HALF = "as it is", "half of the inputs"
+# What each of the others stands for, and what to do where it gains most.
+STANDS_FOR = {
+    "twice as wide": ("capacity", "take wider layers (architecture), or have some searched for: understudy search"),
+    "the pixel loss alone": ("loss", "weigh the losses anew; what the pixels gain, sharpness and colour may lose"),
+    "twice the steps": ("steps", "train longer (train.steps)"),
+    HALF: ("data", "add inputs like those the app sees"),
+}
+LEAST = 0.01  # of explained effect: less is chance
+
+
+def changes(block: Mapping[str, Any], steps: int) -> dict[str, dict[str, Any]]:
+    """What each student differs in, as keys of the block."""
+    architecture = block["architecture"]
+    return {
+        OWN: {"train.steps": steps},
+        "twice as wide": {"train.steps": steps, "architecture": wider(architecture)},
+        "the pixel loss alone": {"train.steps": steps, "train.losses": {"pixel": 1.0}},
+        "twice the steps": {"train.steps": 2 * steps},
+        HALF: {"train.steps": steps},
+    }
+
+
+def wider(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """The architecture with twice the channels; of an encoder of timm's, which has its own, only the decoder."""
+    encoder = str(architecture["encoder"])
+    if encoder.startswith("patches"):
+        head, _, widths = encoder.partition("_")
+        encoder = head + "_" + re.sub(r"\d+", lambda width: str(2 * int(width[0])), widths)
+    return {
+        **architecture,
+        "encoder": encoder,
+        "decoder_channels": [2 * one for one in architecture["decoder_channels"]],
+    }
+
+
+def ceiling(name: str, out: Path, steps: int | None, seeds: Sequence[int]) -> None:
+    """Train, measure and write `out`."""
+    params = load_params()
+    block = params.student(name)
+    if block.init != "models/start/scratch":
+        block = changed_student(block, {"init": "models/start/scratch"}, "ceiling")
+        print("ceiling: all begin from scratch, as the student's start weights fit no wider one", file=sys.stderr)
+    pairs = STUDENTS / name / "pairs"
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in seeds:
+        for label, change in changes(block.model_dump(), steps or block.train.steps).items():
+            print(f"ceiling: {label}, seed {seed}", file=sys.stderr)
+            changed = changed_student(block, change | {"train.seed": seed}, label)
+            folder = make(params, name, changed, 0.5 if label == HALF else 1.0)
+            found.setdefault(label, []).append(measure(folder, pairs))
+    told = judge({label: mean(one["explained_effect"] for one in of_seeds) for label, of_seeds in found.items()})
+    about = {"student": name, "steps": steps or block.train.steps, "seeds": list(seeds), "machine": machine()}
+    table = to_table(told)
+    with replacing_folder(out) as made:
+        write_json(made / "ceiling.json", about | told)
+        write_text(made / "ceiling.md", f"{table}\n{told['verdict']}\n")
+    print(f"{table}\n{told['verdict']}")
+
+
+def judge(explained: Mapping[str, float]) -> dict[str, Any]:
+    """What each gains in explained effect over the student as it is, and which is to be mended first."""
+    own = explained[OWN]
+    gains = {label: value - own for label, value in explained.items() if label != OWN}
+    gains[HALF] = -gains[HALF]
+    best = max(gains, key=lambda label: gains[label])
+    what, advice = STANDS_FOR[best]
+    verdict = f"{what} limits it most ({gains[best]:+.3f}): {advice}"
+    if gains[best] < LEAST:
+        verdict = "none of these limits it: it is as near to its teacher as such a student comes"
+    rounded = {label: round(value, 6) for label, value in gains.items()}
+    return {"explained_effect": {label: round(value, 6) for label, value in explained.items()}} | {
+        "gains": {STANDS_FOR[label][0]: gain for label, gain in rounded.items()},
+        "verdict": verdict,
+    }
+
+
+def to_table(told: Mapping[str, Any]) -> str:
+    """Markdown, a row a student."""
+    lines = []
+    for label, value in told["explained_effect"].items():
+        what = STANDS_FOR[label][0] if label in STANDS_FOR else ""
+        lines.append([label, f"{value:.3f}", what, f"{told['gains'][what]:+.3f}" if what else ""])
+    return markdown(["student", "explained effect", "stands for", "gain"], lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tasks.ceiling")
+    parser.add_argument("--student", required=True, help="a name under `students:` in params.yaml, curated")
+    parser.add_argument("--steps", type=int, help="of training; the block's if left out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, help="default: data/ceiling/NAME")
+    asked = parser.parse_args()
+    guarded(
+        "ceiling",
+        lambda: ceiling(asked.student, asked.out or FOUND / asked.student, asked.steps, asked.seeds),
+        asked.student,
+    )
