@@ -18,11 +18,22 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from tasks.clusters import Clusters, embedded
-from tasks.coverage_figures import RECENT, TRAIN, Axis, Slice, collect_next, feature_axes, judge, slices_of
+from tasks.coverage_figures import (
+    RECENT,
+    TRAIN,
+    Axis,
+    Slice,
+    collect_next,
+    feature_axes,
+    judge,
+    seen,
+    size_up,
+    slices_of,
+)
 from tasks.coverage_page import write_page
 from tasks.drift import compare_features
 from tasks.face_figures import SIZES, TONES, FaceFigures, measure_faces
-from tasks.features import Features, plain_features
+from tasks.features import FEATURES, Features, plain_features
 from tasks.files import replacing_folder, write_json
 from tasks.neighbours import Neighbours
 from tasks.params import Params, load_params
@@ -37,6 +48,7 @@ SIZE = 256  # pixels at which pictures are looked at
 USUAL = 0.95  # share of training pictures that have another as near as counts for near
 LEAST = 5  # pictures of a side: fewer are no distribution
 DIGITS = 4
+NAMED = 12  # slices that a line names; the page has them all
 FACE_COUNTS = ("none found", "one", "several")
 
 
@@ -145,8 +157,8 @@ def against_training(looked: Looked, params: Params) -> dict[str, Any]:
 def describe(params: Params, looked: Looked, axes: Sequence[Axis], missing: str) -> dict[str, Any]:
     """coverage.json."""
     slices = [one for axis in axes for one in slices_of(axis)]
-    if not missing:
-        slices = judge(slices, params.coverage.min_slice, params.coverage.min_ratio)
+    limits = params.coverage
+    slices = size_up(slices, limits.min_slice) if missing else judge(slices, limits.min_slice, limits.min_ratio)
     found = {side: sum(one is not None for one in faces) for side, faces in looked.faces.items()}
     return {
         "schema": SCHEMA,
@@ -160,13 +172,13 @@ def describe(params: Params, looked: Looked, axes: Sequence[Axis], missing: str)
             for side, one in looked.samples.items()
         },
         "serving": missing,
-        "limits": params.coverage.model_dump(),
+        "limits": limits.model_dump(),
         "silhouette": round(looked.clusters.score, DIGITS),
         "faces": found,
         "slices": [one.to_json() for one in slices],
         "against_training": None if missing else against_training(looked, params),
         "collect_next": [[one.axis, one.name] for one in collect_next(slices)],
-        "notes": notes(looked, slices, missing, params.coverage.min_slice),
+        "notes": notes(looked, slices, missing, limits.min_slice),
     }
 
 
@@ -179,11 +191,11 @@ def notes(looked: Looked, slices: Sequence[Slice], missing: str, min_slice: int)
             f"No face is found in any of {pictures} pictures, so size, pose and skin tone are not told. That is as it "
             "should be where the effect is not about faces."
         )
-    small = [one for one in slices if one.verdict == "too small"]
+    small = sorted((one for one in slices if one.verdict == "too small"), key=lambda one: one.axis in FEATURES)
     if small:
-        sizes = {_words(one): one.counts[TRAIN] + one.counts[RECENT] for one in small}
-        names = ", ".join(f"{words} ({size})" for words, size in sizes.items())
-        told.append(f"Slices of fewer than {min_slice} pictures are named, not judged: {names}.")
+        names = ", ".join(f"{_words(one)} ({seen(one)})" for one in small[:NAMED])
+        more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
+        told.append(f"Slices of fewer than {min_slice} pictures are named, not judged: {names}{more}.")
     if len(looked.clusters) == 1:
         told.append(f"{pictures} pictures are too few, or too much alike, to be put in clusters.")
     return told

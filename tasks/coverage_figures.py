@@ -110,9 +110,14 @@ def _score(ratio: float, k: int, n: int, m: int, of: int) -> float:
     return float((k / n - ratio * m / of) / math.sqrt(max(variance, 1e-300)))
 
 
+def size_up(slices: Sequence[Slice], min_slice: int) -> list[Slice]:
+    """The same where there is nothing to compare with: small ones are named."""
+    return [one if one.counts[TRAIN] >= min_slice else _small(one) for one in slices]
+
+
 def judge(slices: Sequence[Slice], min_slice: int, min_ratio: float) -> list[Slice]:
     """The same with serving compared to training; a slice of fewer than `min_slice` pictures of both is only named."""
-    judged = [one for one in slices if one.counts[TRAIN] + one.counts[RECENT] >= min_slice]
+    judged = [one for one in slices if seen(one) >= min_slice]
     level = 1 - (1 - LEVEL) / max(1, len(judged))
     return [_judged(one, _totals(slices, one), level, min_ratio) if one in judged else _small(one) for one in slices]
 
@@ -127,8 +132,13 @@ def _totals(slices: Sequence[Slice], of: Slice) -> dict[str, int]:
     return {side: sum(one.counts[side] for one in same) for side in (TRAIN, RECENT)}
 
 
+def seen(one: Slice) -> int:
+    """How many pictures of a slice training and serving have together."""
+    return one.counts[TRAIN] + one.counts.get(RECENT, 0)
+
+
 def _small(one: Slice) -> Slice:
-    total = one.counts[TRAIN] + one.counts[RECENT]
+    total = seen(one)
     told = "no picture of it" if not total else f"{total} picture{'s' if total > 1 else ''}: too small to judge"
     return Slice.from_json(one.to_json() | {"verdict": "too small", "told": told})
 

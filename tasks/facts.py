@@ -280,6 +280,7 @@ def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
     of_phone |= {"explained_low": explained_low(evidence).value, "worst_slice": worst_slice(evidence).value}
     others = {whose[file]: found for file, found in quality["files"].items() if file != phone}
     failures = {key: value for key, value in quality["failures"].items() if key != "rows"}
+    panel = quality.get("panel") or {}  # none is frozen everywhere
     return StageFacts(
         stage="evaluate",
         digest=sha256_file(report / "quality.json"),
@@ -289,6 +290,7 @@ def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
             "quality": of_phone | others | {TORCH: quality["student"]} | quality["baselines"],
             "shortfall": quality["shortfall"]["parts"] | {"training": quality["shortfall"]["training"]},
             "failures": failures,
+            "panel": panel.get("phone") or {},
         },
         pictures=_samples(report / "images"),
         sheets=tuple(report.glob("samples.png")),

@@ -1,5 +1,6 @@
 """Clusters of like pictures, and batches that draw slices of the pairs evenly."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from test_train import STUDENT, here  # noqa: F401 - a fixture
 
 from models.batches import Batches
 from tasks.clusters import LEAST, MOST, Clusters, cluster_count, embedded, even
+from tasks.files import read_json
 from tasks.params import Train, load_params
 from tasks.taught import often, slice_labels
+from tasks.train import train
 
 RANDOM = np.random.default_rng(0)
 
@@ -96,8 +99,8 @@ def test_even_slices_and_none_are_the_very_same_batches() -> None:
 
 def balanced(settings: Any, by: str) -> Any:
     block = settings.student("oil")
-    train = Train.model_validate(block.train.model_dump() | {"balance": {"by": by, "cap": 3.0}})
-    return block.model_copy(update={"train": train})
+    changed = Train.model_validate(block.train.model_dump() | {"balance": {"by": by, "cap": 3.0}})
+    return block.model_copy(update={"train": changed})
 
 
 @pytest.mark.parametrize("by", ["cluster", "luma", "detail", "chroma"])
@@ -112,3 +115,28 @@ def test_a_student_is_taught_on_even_slices(here: Path, by: str, capsys: pytest.
     assert times is not None and times.min() == 1 and times.max() <= 3
     assert f"slices by {by} of " in capsys.readouterr().out
     assert not STUDENT.exists()
+
+
+def test_stopped_and_run_again_a_balanced_training_ends_with_the_same_bytes(
+    here: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    block = balanced(load_params(), "luma")
+    train(load_params(), "oil", block)
+    whole = {path.name: path.read_bytes() for path in STUDENT.iterdir()}
+    assert read_json(STUDENT / "student.json")["train"]["balance"] == {"by": "luma", "cap": 3.0}
+    shutil.rmtree(STUDENT)
+    shutil.rmtree(here / "data/.work")
+    batch = Batches.batch
+
+    def stops(self: Batches, step: int, *share: Any) -> Any:
+        if step == 17:
+            raise KeyboardInterrupt
+        return batch(self, step, *share)
+
+    monkeypatch.setattr(Batches, "batch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train(load_params(), "oil", block)
+    monkeypatch.setattr(Batches, "batch", batch)
+    train(load_params(), "oil", block)
+    assert {path.name: path.read_bytes() for path in STUDENT.iterdir()} == whole

@@ -119,6 +119,9 @@ def test_no_serving_folder_is_said_and_the_rest_is_told(run: Run) -> None:
     assert found["against_training"] is None and found["collect_next"] == []
     assert any("Nothing is compared" in note for note in found["notes"])
     assert "Nothing is compared: there is no serving folder" in page()
+    for one in found["slices"]:  # those of too few pictures are named none the less
+        assert (one["verdict"] == "too small") == (one["counts"]["train"] < 6)
+        assert one["verdict"] == "" or "too small to judge" in one["told"] or one["told"] == "no picture of it"
     assert {one["axis"] for one in found["slices"]} >= {"cluster", "luma", "detail"}
 
 
