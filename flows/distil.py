@@ -68,6 +68,12 @@ def quantise(student: str) -> StageRun:
 
 
 @task(cache_policy=NO_CACHE)
+def detector(student: str) -> StageRun:
+    """What tells an app that a frame lies outside what the student was taught on."""
+    return _bring("detector", student, 30 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
 def benchmark(student: str) -> StageRun:
     """Latency and memory of each file."""
     return _bring("benchmark", student, 30 * MINUTE)

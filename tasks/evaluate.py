@@ -1,8 +1,8 @@
 """Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
 
-Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, benchmark/, variants/
-and video/; pixels, weights and model files are checked against their recorded sha256. Writes report/quality.json and
-the report (tasks/report.py).
+Reads data/inputs/inputs.jsonl and, of one student, exportability/, pairs/, student/, exported/, detector/, benchmark/,
+variants/ and video/; pixels, weights and model files are checked against their recorded sha256. Writes
+report/quality.json and the report (tasks/report.py).
 Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
 
 Command: python -m tasks.evaluate --student NAME
@@ -16,7 +16,7 @@ from models.errors import UserError
 from tasks.control_quality import control_quality, open_slider, slider_strip
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params, Student
-from tasks.phone import student_evidence, with_video
+from tasks.phone import student_evidence, with_detector, with_video
 from tasks.quality import (
     COLOUR_AFFINE,
     Work,
@@ -27,7 +27,7 @@ from tasks.quality import (
     smoothness,
     summarise,
 )
-from tasks.records import Input, Verdict, made_files, read_made, read_records
+from tasks.records import Input, Verdict, made_files, read_detector, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.stage import STUDENTS, student_main
 from tasks.target import without_addresses
@@ -42,7 +42,10 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     columns, models = measure_student(folder, work)
     smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
     video = read_json(folder / "video" / "video.json")
-    quality = summarise(columns, work, with_video(student_evidence(work, models, columns, smooth), video), smooth)
+    detector = read_detector(folder / "detector")
+    gate = with_video(student_evidence(work, models, columns, smooth), video)
+    gate = with_detector(gate, detector, work.student["weights_sha256"])
+    quality = summarise(columns, work, gate, smooth)
     slider = open_slider(folder, work)
     control = control_quality(folder, work, *slider) if slider else None
     if control:
@@ -59,6 +62,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         exportability=read_json(folder / "exportability" / "exportability.json"),
         variants=read_json(folder / "variants" / "variants.json"),
         video=video,
+        detector=detector,
         clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
         slider=slider_strip(slider[1], work.inputs) if slider else b"",
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tasks.charts import PLOTS, curve_png, curve_svg, pareto_png, png, sample_sheet
 from tasks.control_quality import STRIP
+from tasks.detector_report import CHART, detector_rows, scores_svg
 from tasks.files import sha256_json, write_bytes, write_text
 from tasks.pareto import HEADINGS, shown_rows
 from tasks.records import Input
@@ -104,6 +105,7 @@ class Evidence:
     exportability: Json
     variants: Json
     video: Json
+    detector: Json  # detector.json, with what latency.json says under `latency`
     clip: Mapping[str, bytes]  # the files of video/ that the page shows, by name
     slider: bytes  # a PNG of pictures at several strengths; empty where the student has no slider
     inputs: Sequence[Input]
@@ -132,6 +134,8 @@ def write_report(
         write_bytes(images / "variants.png", pareto_png(evidence.variants["rows"], "Variants at equal training"))
     for name, data in evidence.clip.items():
         write_bytes(images / name, data)
+    if evidence.detector["sets"]:
+        write_text(images / "detector.svg", scores_svg(evidence.detector))
     if evidence.slider:
         write_bytes(images / "slider.png", evidence.slider)
     write_bytes(folder / "curves.png", curve_png(evidence.curve))
@@ -152,10 +156,16 @@ def write_sample(images: Path, band: str, number: int, panels: Mapping[str, Pict
 
 def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
     """index.html as text."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text())
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FileSystemLoader(TEMPLATE.parent),
+    )
+    template = environment.get_template(TEMPLATE.name)
     speed = latency_rows(evidence.benchmark)
     shown = headline(evidence, speed)
     return template.render(
@@ -177,6 +187,8 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         variants=shown_rows(evidence.variants["rows"]),
         variant_headings=HEADINGS,
         flicker=flicker_rows(evidence.video),
+        outside=detector_rows(evidence.detector),
+        chart=CHART,
         strip=STRIP,
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),
