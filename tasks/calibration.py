@@ -15,11 +15,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks.intervals import LEAST_PHOTOS, LEVEL, RESAMPLES, SEED
+from tasks.intervals import LEVEL, RESAMPLES, SEED
 
 Values = npt.NDArray[np.float64]
 By = Literal["photos", "extrapolation"]
 
+LEAST_DRAWN = 5  # photos: drawing from fewer does not tell how others would differ
 LEAST_SCORE = 1e-6  # a score of 0 has no logarithm
 DETECTED = 0.95  # share of a set that is to be told from ordinary pictures, as OpenOOD's FPR@95 has it
 
@@ -35,7 +36,7 @@ class Threshold:
 def threshold(scores: Values, photos: Sequence[str], rate: float) -> Threshold:
     """The score that a picture of another photo exceeds with a probability of `rate`, from (N,) held-out scores.
 
-    Needs the scores of at least LEAST_PHOTOS photos.
+    Needs the scores of at least two photos.
     """
     names, member = np.unique(np.asarray(photos), return_inverse=True)
     if len(names) < 1 / rate - 1 - 1e-9:
@@ -79,7 +80,7 @@ def auroc_interval(usual: Values, shifted: Values, photos: Sequence[str], others
     """
     names, member = np.unique(np.asarray(photos), return_inverse=True)
     other_names, other = np.unique(np.asarray(others), return_inverse=True)
-    if min(len(names), len(other_names)) < LEAST_PHOTOS:
+    if min(len(names), len(other_names)) < LEAST_DRAWN:
         return None
     of_photos = np.eye(len(names))[member], np.eye(len(other_names))[other]
     won = of_photos[0].T @ wins(usual, shifted) @ of_photos[1]
@@ -98,3 +99,17 @@ def auroc_interval(usual: Values, shifted: Values, photos: Sequence[str], others
 def false_alarms(usual: Values, shifted: Values, detected: float = DETECTED) -> float:
     """The share of usual pictures above the score that a share `detected` of the shifted ones reach."""
     return float((usual >= np.quantile(shifted, 1 - detected)).mean())
+
+
+def share_interval(shares: Sequence[float]) -> list[float]:
+    """Where the mean of photos' shares lies, 95 % of the time, were other photos drawn.
+
+    As if each photo were one picture (Clopper & Pearson 1934): wide, and not a point where none or all are flagged.
+    """
+    from scipy.stats import beta
+
+    count, hits = len(shares), float(np.sum(shares))
+    tail = (1 - LEVEL) / 2
+    low = beta.ppf(tail, hits, count - hits + 1) if hits > 0 else 0.0
+    high = beta.ppf(1 - tail, hits + 1, count - hits) if hits < count else 1.0
+    return [float(low), float(high)]

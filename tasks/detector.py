@@ -18,9 +18,8 @@ import numpy as np
 
 from models.errors import UserError
 from models.spread import spread
-from tasks.calibration import auroc, auroc_interval, false_alarms
+from tasks.calibration import auroc, auroc_interval, false_alarms, share_interval
 from tasks.files import check_sha256, replacing_folder, sha256_bytes, write_bytes, write_json
-from tasks.intervals import share_interval
 from tasks.outside_baselines import BASELINES, baselines
 from tasks.params import Detector, Params, Student
 from tasks.progress import progress
@@ -199,13 +198,12 @@ def measured(
 def alarm(rate: float, by: str, flagged: Any, photos: Sequence[str]) -> dict[str, Any]:
     """The rate of false alarms asked for, what vouches for it, and what was found on test inputs."""
     names = sorted(set(photos))
-    own = [[bool(hit) for hit, photo in zip(flagged, photos, strict=True) if photo == name] for name in names]
-    interval = share_interval([sum(one) for one in own], [len(one) for one in own])
+    own = [np.mean([hit for hit, photo in zip(flagged, photos, strict=True) if photo == name]) for name in names]
     return {
         "asked": rate,
         "by": by,
         "found": round(float(np.mean(flagged)), DIGITS),
-        "interval": [interval.low, interval.high] if interval else None,
+        "interval": [round(end, DIGITS) for end in share_interval([float(share) for share in own])],
         "samples": len(photos),
         "photos": len(names),
     }

@@ -62,8 +62,3 @@ def _ratio_interval(above: npt.NDArray[np.float64], below: npt.NDArray[np.float6
     return Interval(
         low=round(float(low), DIGITS), high=round(float(high), DIGITS), level=LEVEL, photos=photos, resamples=RESAMPLES
     )
-
-
-def share_interval(hits: Sequence[int], counts: Sequence[int]) -> Interval | None:
-    """Interval of the share sum(hits) / sum(counts), given both of each photo; None for fewer than LEAST_PHOTOS."""
-    return _ratio_interval(np.asarray(hits, np.float64), np.asarray(counts, np.float64))

@@ -117,7 +117,7 @@ class Alarm(Part):
     asked: Fraction
     by: Literal["photos", "extrapolation"]  # whether enough photos vouch for that rate
     found: Fraction  # of the test inputs
-    interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None  # were other photos drawn
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)]  # 95 %, were other photos drawn
     samples: Count
     photos: Count
 
