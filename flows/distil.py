@@ -116,7 +116,7 @@ def lineage(student: str) -> StageRun:
 
 
 TASKS = (
-    *(ingest, exportability, generate, curate, train, quantise),
+    *(ingest, exportability, generate, curate, train, quantise, detector),
     *(benchmark, variants, video, evaluate, bundle, lineage),
 )
 
