@@ -19,15 +19,14 @@ class Fade:
     """Shares of the effect in [0,1] from scores; one of these for each camera."""
 
     passes_at: float
-    frames_per_second: float = 30.0
     _smooth: float | None = field(default=None, init=False)
     _gone: bool = field(default=False, init=False)
 
-    def __call__(self, score: float, frames: int = 1) -> float:
-        """The share to show from this frame on; `frames` have gone by since the last score."""
+    def __call__(self, score: float, seconds: float) -> float:
+        """The share to show from this frame on; so many seconds have gone by since the last score."""
         if not math.isfinite(score):
             score = 2 * self.passes_at  # a detector that fails says nothing good of the picture
-        kept = math.exp(-frames / (SMOOTHED_S * self.frames_per_second))
+        kept = math.exp(-seconds / SMOOTHED_S)
         before = score if self._smooth is None else self._smooth
         self._smooth = kept * before + (1 - kept) * min(score, 2 * self.passes_at)
         share = weight(self._smooth, self.passes_at)

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from scenes import scene
+from detectors import a_detector, no_detector, write_detector
+from scenes import clip, encoded, scene
 from tiny_litert import affine_bytes
 
 from models.errors import UserError
 from models.runtimes import open_model
 from tasks import detector as stage
+from tasks import outside
 from tasks.detector import scorer
 from tasks.evidence import Evidence
 from tasks.files import read_json, sha256_bytes, sha256_file, write_json
@@ -162,8 +164,6 @@ def test_left_out_it_is_not_judged(here: Path, params: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("photos", "samples"), [(1, 16), (4, 7)])
 def test_a_share_of_few_test_pictures_is_no_share(photos: int, samples: int) -> None:
-    from detectors import a_detector
-
     evidence = with_detector(Evidence(pairs="p"), a_detector("p", "w", photos=photos, samples=samples), "w")
     assert evidence.detector_false_positives is None
     assert evidence.detector_note == f"cannot be told from {samples} pictures of {photos} photo{'s' * (photos > 1)}"
@@ -240,3 +240,39 @@ def test_settings_that_make_no_sense_are_refused(params: dict[str, Any], changed
     params["detector"] |= changed
     with pytest.raises(UserError, match=words):
         parse_params(params)
+
+
+def test_your_own_pictures_and_videos_are_scored(
+    here: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the file that the stage left; a photo cut to the middle, a video frame by frame as an app sees it."""
+    with pytest.raises(UserError, match=r"missing .*detector\.json"):
+        outside.outside(NAME, here)
+    record = write_detector(OUT, a_detector("p", "w") | {"size": SIZE})
+    mine = here / "mine"
+    with pytest.raises(UserError, match="no folder at"):
+        outside.outside(NAME, mine)
+    mine.mkdir()
+    (mine / "notes.txt").write_text("no picture")
+    (mine / "broken.png").write_bytes(b"no picture either")
+    bright, dark = np.full((80, 100, 3), 255, np.uint8), np.zeros((80, 100, 3), np.uint8)
+    monkeypatch.setattr(outside, "scorer", lambda path, runtime: lambda batch: np.array([3 * batch.mean() / 255]))
+    with pytest.raises(UserError, match="holds no photo or video"):
+        outside.outside(NAME, mine)
+    for name, pixels in (("bright.png", bright), ("dark.png", dark)):
+        (mine / name).write_bytes(encoded(pixels))
+    clip(mine / "both.mp4", [dark] * 20 + [bright] * 20, rate=10)
+    found = outside.outside(NAME, mine)
+    assert [(one.words.split()[0], one.share) for one in found if "mp4" not in one.words] == [
+        ("bright.png", 0.0),
+        ("dark.png", 1.0),
+    ]
+    video = next(one for one in found if "mp4" in one.words)
+    assert video.share == 0.0 and "40 frames" in video.words and 1.0 < float(video.words.split()[-2]) < 2.0
+    assert outside.tell(found)[-1] == "the effect fades on 2 of 3; scores above 1 are unusual"
+    (OUT / record["files"][0]["file"]).write_bytes(b"another")
+    with pytest.raises(UserError, match="detector.fp32.tflite has sha256"):
+        outside.outside(NAME, mine)
+    write_detector(OUT, no_detector("p", "w", left_out=False, without="too few photos"))
+    with pytest.raises(UserError, match="oil has no detector: too few photos"):
+        outside.outside(NAME, mine)

@@ -29,6 +29,7 @@ from models.runtimes import open_model
 from models.students import UNet
 
 SIZE = 32
+FRAME_S = 1 / 30
 SMALL: dict[str, Any] = {"encoder": "patches2_8_16", "decoder_channels": [8]}
 SMALL |= {"skip": "add", "upsample": "bilinear", "head": "pixel-shuffle"}
 
@@ -137,28 +138,28 @@ def test_the_effect_is_whole_up_to_one_and_gone_from_passes_at_on() -> None:
 
 def test_one_odd_frame_does_not_flicker_and_a_covered_lens_is_gone_within_a_second() -> None:
     fade = Fade(passes_at=1.5)
-    assert [fade(0.5) for _ in range(5)] == [1.0] * 5
-    assert fade(40.0) == 1.0
-    shares = [fade(40.0) for _ in range(30)]
+    assert [fade(0.5, FRAME_S) for _ in range(5)] == [1.0] * 5
+    assert fade(40.0, FRAME_S) == 1.0
+    shares = [fade(40.0, FRAME_S) for _ in range(30)]
     assert shares[-1] == 0.0 and sorted(shares, reverse=True) == shares
 
 
 def test_an_effect_that_is_gone_stays_so_at_the_border_and_comes_back_well_below() -> None:
     fade = Fade(passes_at=1.5)
-    assert [fade(9.0) for _ in range(60)][-1] == 0.0
-    border = [fade(1.45 if frame % 2 else 1.55) for frame in range(120)]
+    assert [fade(9.0, FRAME_S) for _ in range(60)][-1] == 0.0
+    border = [fade(1.45 if frame % 2 else 1.55, FRAME_S) for frame in range(120)]
     assert set(border) == {0.0}
-    assert [fade(0.6) for _ in range(60)][-1] == 1.0
+    assert [fade(0.6, FRAME_S) for _ in range(60)][-1] == 1.0
 
 
 def test_it_is_as_quick_at_every_third_frame() -> None:
     every, third = Fade(passes_at=1.5), Fade(passes_at=1.5)
-    every(0.5), third(0.5)
+    every(0.5, FRAME_S), third(0.5, FRAME_S)
     for _ in range(3):
-        share = every(2.0)
-    assert math.isclose(third(2.0, frames=3), share)
+        share = every(2.0, FRAME_S)
+    assert math.isclose(third(2.0, 3 * FRAME_S), share)
 
 
 def test_a_detector_that_fails_passes_the_frame_through() -> None:
     fade = Fade(passes_at=1.5)
-    assert fade(math.nan) == 0.0
+    assert fade(math.nan, FRAME_S) == 0.0
