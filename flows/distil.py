@@ -68,6 +68,12 @@ def quantise(student: str) -> StageRun:
 
 
 @task(cache_policy=NO_CACHE)
+def detector(student: str) -> StageRun:
+    """What tells an app that a frame lies outside what the student was taught on."""
+    return _bring("detector", student, 30 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
 def benchmark(student: str) -> StageRun:
     """Latency and memory of each file."""
     return _bring("benchmark", student, 30 * MINUTE)
@@ -110,7 +116,7 @@ def lineage(student: str) -> StageRun:
 
 
 TASKS = (
-    *(ingest, exportability, generate, curate, train, quantise),
+    *(ingest, exportability, generate, curate, train, quantise, detector),
     *(benchmark, variants, video, evaluate, bundle, lineage),
 )
 

@@ -61,11 +61,16 @@ def scaled_head(head: nn.Conv2d, block: int) -> nn.Conv2d:
 
 def to_litert(student: nn.Module, size: int) -> bytes:
     """The float32 flatbuffer of a student; takes 20 to 35 s and about 1 GiB."""
+    inputs = (torch.zeros(1, size, size, 3), *([torch.ones(1)] if isinstance(student, Controlled) else []))
+    return converted(ChannelsLast(student).eval(), *inputs)
+
+
+def converted(module: nn.Module, *inputs: Tensor) -> bytes:
+    """The flatbuffer of a module in eval mode that takes such inputs."""
     with silence():
         import litert_torch
         from litert_torch import progress
 
         progress.config.show_progress = False
-        inputs = (torch.zeros(1, size, size, 3), *([torch.ones(1)] if isinstance(student, Controlled) else []))
-        model = litert_torch.convert(ChannelsLast(student).eval(), inputs)
+        model = litert_torch.convert(module, inputs)
         return bytes(model.model_content())

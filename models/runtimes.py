@@ -1,12 +1,13 @@
 """Open a model file on the runtime it is made for: LiteRT (XNNPACK delegate) or ONNX Runtime, on the CPU.
 
 Whatever the runtime, an opened model is a callable on (1,S,S,3) float32 in [0,1], and on a strength of the effect if
-its file takes one (models/controls.py). The three steps of a call can be taken one by one, so that a benchmark times
+its file takes one (models/controls.py). A detector's file (models/outside.py) gives a number instead of a picture. The
+three steps of a call can be taken one by one, so that a benchmark times
 the runtime and not the copying around it.
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from models.silence import silence
 
 Images = npt.NDArray[np.float32]
 
+Gives = Literal["picture", "number"]  # what a file gives: a student's the one, a detector's the other
 FULL = 1.0  # strength, where nothing else is said
 Sample = tuple[Images] | tuple[Images, float]  # what a model is called on: a picture, or a picture and a strength
 
@@ -32,7 +34,7 @@ class Model(Protocol):
         """Run the model on the loaded input."""
 
     def read(self) -> Images:
-        """The output of the last run, (1,S,S,3) in [0,1]."""
+        """The output of the last run, (1,S,S,3) in [0,1], or (1,) of a detector."""
         ...
 
     def __call__(self, images: Images, strength: float = FULL) -> Images:
@@ -43,7 +45,7 @@ class Model(Protocol):
 class LiteRtModel:
     """A .tflite file; its own layout is NHWC, ours."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, gives: Gives = "picture") -> None:
         content = path.read_bytes()
         with silence():
             try:
@@ -59,7 +61,7 @@ class LiteRtModel:
         taken = sorted(self._interpreter.get_input_details(), key=lambda one: -len(one["shape"]))  # the picture first
         inputs = [(one["dtype"].__name__, one["shape"].tolist()) for one in taken]
         outputs = [(one["dtype"].__name__, one["shape"].tolist()) for one in self._interpreter.get_output_details()]
-        self.size = check_contract(path, inputs, outputs, "NHWC")
+        self.size = check_contract(path, inputs, outputs, "NHWC", gives)
         self._path, (self._input, *self._strength) = path, [one["index"] for one in taken]
         self._output = self._interpreter.get_output_details()[0]["index"]
 
@@ -88,7 +90,7 @@ class LiteRtModel:
 class OnnxModel:
     """An .onnx file; its own layout is NCHW."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, gives: Gives = "picture") -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -105,7 +107,7 @@ class OnnxModel:
         taken = sorted(self._session.get_inputs(), key=lambda one: -len(one.shape))  # the picture first
         inputs = [(one.type, one.shape) for one in taken]
         outputs = [(one.type, one.shape) for one in self._session.get_outputs()]
-        self.size = check_contract(path, inputs, outputs, "NCHW")
+        self.size = check_contract(path, inputs, outputs, "NCHW", gives)
         self._path, (self._name, *self._strength) = path, [one.name for one in taken]
         self._feed: dict[str, Images] = {}
         self._result: list[Images] = []
@@ -122,7 +124,8 @@ class OnnxModel:
 
     def read(self) -> Images:
         """The output of the last run, (1,S,S,3) in [0,1]."""
-        return np.ascontiguousarray(self._result[0].transpose(0, 2, 3, 1))
+        output = self._result[0]
+        return np.ascontiguousarray(output.transpose(0, 2, 3, 1)) if output.ndim == 4 else output
 
     def __call__(self, images: Images, strength: float = FULL) -> Images:
         """load, invoke, read."""
@@ -134,13 +137,13 @@ class OnnxModel:
 RUNTIMES: dict[str, type[LiteRtModel] | type[OnnxModel]] = {"litert": LiteRtModel, "onnx": OnnxModel}
 
 
-def open_model(path: Path, runtime: str, threads: int = 1) -> Model:
+def open_model(path: Path, runtime: str, threads: int = 1, gives: Gives = "picture") -> Model:
     """Open a file on "litert" or "onnx"; UserError if it is missing, no model, or has another contract."""
     if runtime not in RUNTIMES:
         raise UserError(f"{path}: unknown runtime {runtime!r}; there are: {', '.join(RUNTIMES)}")
     if not path.is_file():
         raise UserError(f"missing {path}: run the stage that writes it (dvc repro quantise)")
-    return RUNTIMES[runtime](path, threads)
+    return RUNTIMES[runtime](path, threads, gives)
 
 
 def arrays(sample: Sample) -> list[Images]:
@@ -156,23 +159,26 @@ def settable(path: Path, inputs: list[Any], strength: float) -> list[Any]:
     return inputs
 
 
-def check_contract(path: Path, inputs: list[tuple[str, Any]], outputs: list[tuple[str, Any]], layout: str) -> int:
-    """S, if the file takes and gives one float32 picture of S x S in `layout`; else a UserError.
+def check_contract(
+    path: Path, inputs: list[tuple[str, Any]], outputs: list[tuple[str, Any]], layout: str, gives: Gives = "picture"
+) -> int:
+    """S, if the file takes one float32 picture of S x S in `layout` and gives another, or a number; else a UserError.
 
     A second input may be a float32 number, the strength of the effect.
     """
     pictures = inputs[:1] if [list(shape) for _, shape in inputs[1:]] == [[1]] else inputs
     first = list(inputs[0][1]) if inputs else []
     size = first[2] if len(first) == 4 else 0
-    expected = [1, size, size, 3] if layout == "NHWC" else [1, 3, size, size]
-    for ends in (pictures, outputs):
+    picture = [1, size, size, 3] if layout == "NHWC" else [1, 3, size, size]
+    for ends, expected in ((pictures, picture), (outputs, picture if gives == "picture" else [1])):
         if len(ends) != 1 or ends[0][0] not in ("float32", "tensor(float)") or list(ends[0][1]) != expected:
             found = ", ".join(f"{kind} {list(shape)}" for kind, shape in inputs) or "none"
             given = ", ".join(f"{kind} {list(shape)}" for kind, shape in outputs) or "none"
-            raise UserError(
-                f"{path}: takes {found} and gives {given}; a student takes and gives one float32 picture, "
-                f"{'[1,S,S,3]' if layout == 'NHWC' else '[1,3,S,S]'}: export it again (dvc repro quantise)"
-            )
+            shape = "[1,S,S,3]" if layout == "NHWC" else "[1,3,S,S]"
+            wanted, stage = f"a student takes and gives one float32 picture, {shape}", "quantise"
+            if gives == "number":
+                wanted, stage = f"a detector takes one float32 picture, {shape}, and gives a number, [1]", "detector"
+            raise UserError(f"{path}: takes {found} and gives {given}; {wanted}: export it again (dvc repro {stage})")
     return int(size)
 
 

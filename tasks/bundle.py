@@ -1,8 +1,8 @@
-"""bundle: the folder an app ships: model files, manifest.json and a model card.
+"""bundle: the folder an app ships: model files, a detector's files, manifest.json and a model card.
 
-Reads data/inputs/inputs.jsonl and, of one student, pairs/, student/, exported/, benchmark/ and report/; refuses what
-does not belong together. Writes data/students/NAME/bundle/. A student that does not pass the gate is bundled too, so
-that it can be looked at; its manifest says so.
+Reads data/inputs/inputs.jsonl and, of one student, pairs/, student/, exported/, detector/, benchmark/ and report/;
+refuses what does not belong together. Writes data/students/NAME/bundle/. A student that does not pass the gate is
+bundled too, so that it can be looked at; its manifest says so.
 Command: python -m tasks.bundle --student NAME
 """
 
@@ -18,18 +18,20 @@ from tasks.gate import Decision, decide
 from tasks.manifest import (
     MANIFEST,
     SCHEMA,
+    DetectorFile,
     Document,
     Latency,
     Manifest,
     ModelFile,
     Parity,
     Quality,
+    ShiftedSet,
     Tensor,
     verify_bundle,
 )
 from tasks.params import Params, Student
 from tasks.phone import MIB, on_target
-from tasks.records import Input, Verdict, made_files, read_made, read_records
+from tasks.records import Input, Verdict, made_files, read_detector, read_made, read_records
 from tasks.stage import STUDENTS, student_main
 from tasks.target import fastest_files, judged_file, without_addresses
 
@@ -47,6 +49,7 @@ class Work:
     exported: dict[str, Any]  # exported.json
     benchmark: dict[str, Any]  # benchmark.json
     quality: dict[str, Any]  # quality.json
+    detector: dict[str, Any]  # detector.json, with what latency.json says under `latency`
     models: dict[str, bytes]  # by file name, of the recorded sha256
     training: list[Input]  # that kept training pairs were cut from
 
@@ -74,13 +77,18 @@ def read_work(folder: Path, inputs: Path) -> Work:
     pairs, _, exported = read_made(folder)
     benchmark = read_json(folder / "benchmark" / "benchmark.json")
     models = {record["file"]: _read_model(folder / "exported", record) for record in made_files(exported)}
+    detector = read_detector(folder / "detector")
+    if (detector["student"], detector["pairs"]) != (exported["student"], pairs["digest"]):
+        raise UserError(f"{folder}/detector was made for other weights or pairs: run dvc repro")
     for row in benchmark["files"]:
         if row["file"] not in models or row["sha256"] != sha256_bytes(models[row["file"]]):
             raise UserError(f"{folder}/benchmark timed another {row['file']} than the exported one: run dvc repro")
     kept = {one.input for one in read_records(folder / "pairs" / "kept.jsonl", Verdict) if one.split == "train"}
+    models |= {record["file"]: _read_model(folder / "detector", record, "detector") for record in detector["files"]}
     return Work(
         pairs=pairs,
         exported=exported,
+        detector=detector,
         benchmark=benchmark,
         quality=read_json(folder / "report" / "quality.json"),
         models=models,
@@ -88,17 +96,17 @@ def read_work(folder: Path, inputs: Path) -> Work:
     )
 
 
-def _read_model(folder: Path, record: Mapping[str, Any]) -> bytes:
+def _read_model(folder: Path, record: Mapping[str, Any], stage: str = "quantise") -> bytes:
     """A model file's bytes; those that were checked are those that are shipped."""
     path: Path = folder / record["file"]
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"exported model: no file at {path}: run dvc repro -f quantise@{folder.parent.name}") from None
+        raise UserError(f"exported model: no file at {path}: run dvc repro -f {stage}@{folder.parent.name}") from None
     if sha256_bytes(data) != record["sha256"]:
         raise UserError(
-            f"exported model: {path} has sha256 {sha256_bytes(data)}, exported.json says {record['sha256']}: "
-            f"delete {folder} and run dvc repro quantise@{folder.parent.name}"
+            f"exported model: {path} has sha256 {sha256_bytes(data)}, {folder.name}.json says {record['sha256']}: "
+            f"delete {folder} and run dvc repro {stage}@{folder.parent.name}"
         )
     return data
 
@@ -137,6 +145,7 @@ def describe(name: str, task: str, work: Work, decision: Decision) -> Manifest:
             },
             "files": [_model_file(record, work) for record in work.exported["files"]],
             "control": [_slider_file(record, work) for record in work.exported.get("control", ())],
+            "detector": _detector(work),
             "sizes": work.exported.get("sizes", []),
             "documents": [],
             "baselines": {label: _quality(found) for label, found in work.quality["baselines"].items()},
@@ -153,6 +162,26 @@ def describe(name: str, task: str, work: Work, decision: Decision) -> Manifest:
     )
 
 
+def _detector(work: Work) -> dict[str, Any] | None:
+    """What detector.json says that an app needs, if there is one."""
+    found = work.detector
+    if found["without"]:
+        return None
+    shown = [{key: one[key] for key in ShiftedSet.model_fields} for one in found["sets"]]
+    files = [
+        {key: one[key] for key in DetectorFile.model_fields if key != "input"} | {"input": _tensor(one, work)}
+        for one in found["files"]
+    ]
+    kept = {key: found[key] for key in ("looks_at", "passes_at", "alarms")}
+    return {**kept, "files": files, "sets": shown, "time_share": found["latency"]["share"]}
+
+
+def _tensor(record: Mapping[str, Any], work: Work) -> Tensor:
+    size = work.pairs["size"]
+    shape = (1, size, size, 3) if record["layout"] == "NHWC" else (1, 3, size, size)
+    return Tensor(shape=shape, dtype="float32", layout=record["layout"], range=(0.0, 1.0), colour="RGB")
+
+
 def _slider_file(record: Mapping[str, Any], work: Work) -> dict[str, Any]:
     """Of a file that a slider added; those that take the strength are judged as a whole, in quality.json."""
     found = work.quality["control"]["files"].get(record["file"], {})
@@ -160,9 +189,7 @@ def _slider_file(record: Mapping[str, Any], work: Work) -> dict[str, Any]:
 
 
 def _model_file(record: Mapping[str, Any], work: Work) -> ModelFile:
-    size = work.pairs["size"]
-    shape = (1, size, size, 3) if record["layout"] == "NHWC" else (1, 3, size, size)
-    tensor = Tensor(shape=shape, dtype="float32", layout=record["layout"], range=(0.0, 1.0), colour="RGB")
+    tensor = _tensor(record, work)
     rows = [row for row in without_addresses(work.benchmark)["files"] if row["file"] == record["file"]]
     return ModelFile(
         file=record["file"],
@@ -202,6 +229,7 @@ def write_card(manifest: Manifest, work: Work, evidence: Evidence) -> str:
         training_pairs=work.pairs["counts"]["train"],
         training_inputs=len(work.training),
         sources=_sources(work.training),
+        without_detector=work.detector["without"],
     )
 
 

@@ -92,7 +92,7 @@ def of_bundle(evidence: Evidence, manifest: Manifest) -> Evidence:
         evidence,
         shipped_sha256=manifest.phone.sha256,
         file_bytes=manifest.phone.bytes,
-        bundle_mib=sum(entry.bytes for entry in manifest.models) / MIB,
+        bundle_mib=sum(entry.bytes for entry in manifest.loaded) / MIB,
     )
 
 

@@ -1,9 +1,9 @@
 """Stage evaluate: every model file, the torch student and two trivial baselines against the teacher.
 
-Reads data/inputs/inputs.jsonl, data/panel.json and, of one student, exportability/, pairs/, student/, exported/,
-benchmark/, variants/ and video/; pixels, weights and model files are checked against their recorded sha256. Writes
-report/quality.json and the report (tasks/report.py).
-Pictures are streamed a few at a time over memory-mapped arrays, so memory does not grow with the set.
+Reads data/inputs/inputs.jsonl, data/panel.json and, of one student, exportability/, raw/, pairs/, student/, exported/,
+detector/, benchmark/, variants/ and video/; pixels, weights and model files are checked against their recorded sha256.
+Writes report/quality.json and the report (tasks/report.py). Pictures are streamed a few at a time over memory-mapped
+arrays, so memory does not grow with the set.
 
 Command: python -m tasks.evaluate --student NAME
 """
@@ -21,7 +21,7 @@ from tasks.likeness import likeness
 from tasks.panel_inputs import read_panel
 from tasks.panel_quality import panel_quality
 from tasks.params import Params, Student
-from tasks.phone import student_evidence, with_video
+from tasks.phone import student_evidence, with_detector, with_video
 from tasks.quality import (
     COLOUR_AFFINE,
     IDENTITY,
@@ -37,7 +37,7 @@ from tasks.quality import (
     smoothness,
     summarise,
 )
-from tasks.records import Input, Verdict, made_files, read_made, read_records
+from tasks.records import Input, Verdict, made_files, read_detector, read_made, read_records
 from tasks.report import Evidence, write_report
 from tasks.shortfall import shortfall
 from tasks.stage import STUDENTS, student_main
@@ -53,7 +53,10 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     columns, models = measure_student(folder, work)
     smooth = smoothness(models, work.inputs, float_twins(work.exported["files"]))
     video = read_json(folder / "video" / "video.json")
-    quality = summarise(columns, work, with_video(student_evidence(work, models, columns, smooth), video), smooth)
+    detector = read_detector(folder / "detector")
+    gate = with_video(student_evidence(work, models, columns, smooth), video)
+    gate = with_detector(gate, detector, work.student["weights_sha256"])
+    quality = summarise(columns, work, gate, smooth)
     quality["panel"] = panel_quality(read_panel(), work, columns, judged_file(work.exported["files"])["file"])
     slider = open_slider(folder, work)
     control = control_quality(folder, work, *slider) if slider else None
@@ -73,6 +76,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         exportability=read_json(folder / "exportability" / "exportability.json"),
         variants=read_json(folder / "variants" / "variants.json"),
         video=video,
+        detector=detector,
         clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
         slider=slider_strip(slider[1], work.inputs) if slider else b"",
         failures=judged.pictures,

@@ -56,6 +56,9 @@ class Evidence(Record):
     flicker: float | None = None  # levels of 255, root mean square (models/stability.py)
     flicker_over_teacher: float | None = None  # ratio of the worst kind (tasks/video.py)
     without_teacher: str = ""  # why there is no such ratio, where the teacher was not asked for video
+    detector_false_positives: float | None = None  # share of the test inputs on which the effect fades
+    detector_note: str = ""  # of how many inputs and photos that is, or why there is no detector
+    without_detector: bool = False  # the stage is left out, so that nothing is to be judged
     structure_kept: float | None = None  # of the input's edges; 1 all, 0 none (models/stability.py)
     p90_ms: float | None = None  # on one thread of `target`
     target: str = "local"  # of the benchmark's targets the one that the gate asks for

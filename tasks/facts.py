@@ -18,7 +18,7 @@ from tasks.gate import RuleResult
 from tasks.gate_table import cell, row
 from tasks.params import Params, Student
 from tasks.quality import IDENTITY, TORCH
-from tasks.records import SPLITS
+from tasks.records import SPLITS, read_detector
 from tasks.rules import explained_low, worst_slice
 from tasks.stage import STUDENTS, work_folder
 from tasks.target import LOCAL, judged_file, public_names, without_addresses
@@ -198,6 +198,26 @@ def _quantise(params: Params, name: str, block: Student) -> StageFacts:
     )
 
 
+def _detector(params: Params, name: str, block: Student) -> StageFacts:
+    folder = STUDENTS / name / "detector"
+    found = read_detector(folder)
+    figures: dict[str, Any] = {}
+    if found["sets"]:
+        aurocs = [one["auroc"] for one in found["sets"]]
+        figures = {one["name"]: {key: one[key] for key in ("auroc", "fpr_at_95", "fades")} for one in found["sets"]}
+        figures |= {"auroc": sum(aurocs) / len(aurocs), "false_positives": found["alarms"]["fades"]["found"]}
+        figures |= {"passes_at": found["passes_at"], "time_share": found["latency"]["share"]}
+    return StageFacts(
+        stage="detector",
+        digest=sha256_file(folder / "detector.json"),
+        params=params.detector.model_dump(),
+        made_from={"pairs": found["pairs"], "weights": found["student"]},
+        figures={"detector": figures},
+        files=tuple(sorted(folder.glob("*.json"))),
+        tags={f"file.{file['file']}": file["sha256"] for file in found["files"]},
+    )
+
+
 def _benchmark(params: Params, name: str, block: Student) -> StageFacts:
     path = STUDENTS / name / "benchmark" / "benchmark.json"
     measured = without_addresses(read_json(path))
@@ -336,6 +356,7 @@ FACTS: dict[str, Callable[[Params, str, Student], StageFacts]] = {
     "curate": _curate,
     "train": _train,
     "quantise": _quantise,
+    "detector": _detector,
     "benchmark": _benchmark,
     "variants": _variants,
     "video": _video,

@@ -45,7 +45,7 @@ class Decision(Record):
     target: bool  # the second: it runs on the target
     reason: str
     results: tuple[RuleResult, ...]
-    skipped: tuple[str, ...]  # rules about the champion, or the teacher's video, where there is none
+    skipped: tuple[str, ...]  # rules about the champion, the teacher's video or a detector, where there is none
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:

@@ -44,8 +44,11 @@ def chain(folder: Path, inputs: Path) -> dict[str, Any]:
     _same("bundle", "teacher", digests.teacher.digest, teacher["digest"])
     _same("bundle", "pairs", digests.pairs, pairs["digest"])
     _same("bundle", "weights", digests.weights, student["weights_sha256"])
-    known = {file["file"]: file["sha256"] for file in made_files(exported)}
-    for file in manifest.models:
+    detector = read_json(folder / "detector" / "detector.json")
+    _same("detector", "weights", detector["student"], student["weights_sha256"])
+    _same("detector", "pairs", detector["pairs"], pairs["digest"])
+    known = {file["file"]: file["sha256"] for file in (*made_files(exported), *detector["files"])}
+    for file in manifest.loaded:
         _same("bundle", f"file {file.file}", file.sha256, known.get(file.file, "none"))
     return {
         "student": manifest.name,
@@ -56,6 +59,7 @@ def chain(folder: Path, inputs: Path) -> dict[str, Any]:
         "pairs": {"digest": pairs["digest"], "counts": pairs["counts"]},
         "weights": {"sha256": student["weights_sha256"], "init": student["init"]},
         "files": known,
+        "detector": sha256_file(folder / "detector" / "detector.json"),
         "benchmark": sha256_file(folder / "benchmark" / "benchmark.json"),
         "quality": sha256_file(folder / "report" / "quality.json"),
         "bundle": sha256_file(folder / "bundle" / "manifest.json"),
@@ -73,6 +77,8 @@ def _check_bytes(folder: Path, pairs: dict[str, Any], student: dict[str, Any], e
     check_sha256(folder / "student" / "weights.safetensors", student["weights_sha256"], "student")
     for record in made_files(exported):
         check_sha256(folder / "exported" / record["file"], record["sha256"], "exported")
+    for record in read_json(folder / "detector" / "detector.json")["files"]:
+        check_sha256(folder / "detector" / record["file"], record["sha256"], "detector")
 
 
 def _same(link: str, what: str, found: str, expected: str) -> None:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue, StringConstraints, Validation
 
 from models.errors import UserError
 from tasks.files import check_sha256, read_json
-from tasks.schema import Count, Positive, Precision, Section, Sha256
+from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Sha256
 
 SCHEMA = "understudy-bundle/1"
 MANIFEST = "manifest.json"
@@ -99,6 +99,52 @@ class SliderFile(ModelFile):
     strength: float | None  # None where it is the input
 
 
+class DetectorFile(Part):
+    """A model that takes a picture and gives how far it lies outside, float32 (1,)."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: Positive
+    runtime: Literal["litert", "onnx"]
+    precision: Literal["fp32"]
+    input: Tensor
+    departure: float  # of its scores from torch's, relative, at most
+
+
+class Alarm(Part):
+    """How often ordinary pictures are taken for unusual ones."""
+
+    asked: Fraction
+    by: Literal["photos", "extrapolation"]  # whether enough photos vouch for that rate
+    found: Fraction  # of the test inputs
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)]  # 95 %, were other photos drawn
+    samples: Count
+    photos: Count
+
+
+class ShiftedSet(Part):
+    """Test inputs as the student is not meant to see them, and how well they are told from the test inputs."""
+
+    name: str
+    samples: Count
+    auroc: Fraction
+    fpr_at_95: Fraction  # ordinary pictures taken for unusual where 95 % of the set are found
+    fades: Fraction  # share of the set on which the effect fades, some or all
+    passes: Fraction  # and on which it is gone
+
+
+class DetectorPart(Part):
+    """What tells an app that the student was not taught on such a frame (docs/outside.md)."""
+
+    files: Annotated[list[DetectorFile], Field(min_length=1)]
+    looks_at: list[Literal["picture", "encoder"]]
+    fades_at: PositiveFloat = 1.0  # score from which on the effect fades
+    passes_at: Annotated[float, Field(gt=1)]  # score from which on it is gone
+    alarms: dict[Literal["fades", "passes"], Alarm]
+    sets: list[ShiftedSet]
+    time_share: PositiveFloat  # of the student's time on the machine that made the bundle, when run on every frame
+
+
 class Document(Part):
     """A file for people."""
 
@@ -153,6 +199,7 @@ class Manifest(Part):
     digests: Digests
     files: Annotated[list[ModelFile], Field(min_length=1)]
     control: list[SliderFile] = Field(default_factory=list)  # besides `files`, which are those at full strength
+    detector: DetectorPart | None = None  # None where there are too few photos for one, and in older bundles
     sizes: list[SupportedSize] = Field(default_factory=list)  # that of the files first; older bundles have none
     documents: list[Document]
     baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
@@ -173,9 +220,14 @@ class Manifest(Part):
         return self
 
     @property
-    def entries(self) -> list[ModelFile | Document]:
+    def entries(self) -> list[ModelFile | DetectorFile | Document]:
         """Every file beside manifest.json."""
-        return [*self.models, *self.documents]
+        return [*self.loaded, *self.documents]
+
+    @property
+    def loaded(self) -> list[ModelFile | DetectorFile]:
+        """Every file that an app loads: the student's, then the detector's."""
+        return [*self.models, *(self.detector.files if self.detector else [])]
 
     @property
     def models(self) -> list[ModelFile]:
@@ -190,7 +242,8 @@ class Manifest(Part):
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""
-        return self.model_dump(mode="json", by_alias=True, exclude=None if self.control else {"control"})
+        unsaid = {name for name in ("control", "detector") if not getattr(self, name)}
+        return self.model_dump(mode="json", by_alias=True, exclude=unsaid)
 
 
 def read_manifest(path: Path) -> Manifest:

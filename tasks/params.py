@@ -139,6 +139,34 @@ class Quantise(Section):
     min_worst_psnr_db: PositiveFloat
 
 
+class Detector(Section):
+    """What tells an app that a frame lies outside what the student was taught on (tasks/detector.py)."""
+
+    fitted_on: Count  # training inputs at most, evenly over them; 0 leaves the whole stage out
+    # The picture itself at all its scales, the student's encoder, or both, of which the further counts. The encoder
+    # takes longer and finds less on all that was tried (docs/decisions/0019-outside.md).
+    looks_at: Annotated[list[Literal["picture", "encoder"]], Field(min_length=1)]
+    # Shares of pictures like those of training on which the effect may begin to fade, and may be gone: false alarms.
+    fades: Annotated[float, Field(gt=0, le=0.5)]
+    passes: Annotated[float, Field(gt=0, le=0.5)]
+    runs: Positive  # of its file and the student's, timed in turn
+
+    @field_validator("looks_at")
+    @classmethod
+    def _at_each_once(cls, looks_at: list[str]) -> list[str]:
+        if len(set(looks_at)) < len(looks_at):
+            raise ValueError("picture and encoder, each once at most")
+        return looks_at
+
+    @model_validator(mode="after")
+    def _fades_before_it_is_gone(self) -> "Detector":
+        if self.passes >= self.fades:
+            raise ValueError(
+                f"passes {self.passes} must be less than fades {self.fades}: an effect fades before it goes"
+            )
+        return self
+
+
 class Benchmark(Section):
     """How and where latency is measured."""
 
@@ -381,6 +409,8 @@ class Gate(Section):
     max_flicker: PositiveFloat  # levels of 255: what changes under camera motion beyond the motion itself
     # Ratio, the worst of the kinds that tasks/video.py makes from stills; not judged where the teacher was not asked.
     max_flicker_over_teacher: PositiveFloat
+    # Share of the test inputs on which the detector has the effect fade; not judged where the stage is left out.
+    max_detector_false_positives: Fraction
     min_test_samples: Positive
     # Quality against the champion, both on the same inputs; not judged where there is no champion.
     min_gain_over_champion: float  # explained effect of the new teacher: the lower end of the paired 95 % interval
@@ -468,6 +498,7 @@ class Params(Section):
     splits: Splits
     train: TrainShared
     quantise: Quantise
+    detector: Detector
     benchmark: Benchmark
     video: Video
     evaluate: Evaluate

@@ -10,11 +10,13 @@ from typing import Any
 
 from models.errors import UserError
 from tasks.evidence import Evidence
+from tasks.intervals import LEAST_PHOTOS
 from tasks.quality import BATCH, COLOUR_AFFINE, DIGITS, Columns, Floats, Model, Pictures, Work, checked, pooled, rounded
 from tasks.slices import by_photo, halves
 from tasks.target import LOCAL, judged_file, of_target, p90_on_target
 
 MIB = 2**20
+LEAST_ALARMS = 8  # test pictures: of fewer a share says nothing
 
 
 def student_evidence(
@@ -54,6 +56,23 @@ def with_video(evidence: Evidence, video: Mapping[str, Any]) -> Evidence:
     ratios = [one["phone"] for kind, one in video["over_teacher"].items() if kind != "clips"]
     worst = max(ratios) if ratios and None not in ratios else None
     return replace(evidence, flicker_over_teacher=worst, without_teacher=video["without_teacher"])
+
+
+def with_detector(evidence: Evidence, detector: Mapping[str, Any], weights: str) -> Evidence:
+    """The same with the detector's false alarms on test inputs, or why they say nothing.
+
+    Raises a UserError where detector.json is not about these pairs and weights.
+    """
+    if (detector["pairs"], detector["student"]) != (evidence.pairs, weights):
+        raise UserError("detector/detector.json was made for other pairs or weights: run dvc repro")
+    if detector["without"]:
+        note = f"cannot be told, as there is none: {detector['without']}"
+        return replace(evidence, detector_note=note, without_detector=detector["left_out"])
+    alarm = detector["alarms"]["fades"]
+    told = f"{alarm['samples']} pictures of {alarm['photos']} photo{'s' if alarm['photos'] != 1 else ''}"
+    if alarm["photos"] < LEAST_PHOTOS or alarm["samples"] < LEAST_ALARMS:
+        return replace(evidence, detector_note=f"cannot be told from {told}")
+    return replace(evidence, detector_false_positives=alarm["found"], detector_note=f"on {told}")
 
 
 def on_target(

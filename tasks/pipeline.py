@@ -31,6 +31,7 @@ STAGES = (
     "curate",
     "train",
     "quantise",
+    "detector",
     "benchmark",
     "variants",
     "video",

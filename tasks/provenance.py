@@ -85,7 +85,7 @@ def _bundle(found: Version, manifest: Manifest) -> Iterator[Link]:
     for what, (registered, shipped) in pairs.items():
         told = f"{registered} (bundle's manifest)"
         yield Link(what=what, verdict="ok" if registered == shipped else "DIFFERS", told=told)
-    for entry in manifest.files:
+    for entry in manifest.loaded:
         yield Link(what="file", verdict="ok", told=f"{entry.file} {entry.sha256}")
     yield Link(what="bundle", verdict="ok", told=found.tags["bundle.sha256"])
 

@@ -123,6 +123,12 @@ def read_made(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, A
     return pairs, student, exported
 
 
+def read_detector(folder: Path) -> dict[str, Any]:
+    """detector.json with what latency.json says under `latency`, None where there is no detector."""
+    found: dict[str, Any] = read_json(folder / "detector.json")
+    return found | {"latency": None if found["without"] else read_json(folder / "latency.json")}
+
+
 def made_files(exported: dict[str, Any]) -> list[dict[str, Any]]:
     """Every file's line in exported.json, those that a slider added (models/controls.py) last."""
     return [*exported["files"], *exported.get("control", ())]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tasks.charts import PLOTS, curve_png, curve_svg, pareto_png, png, sample_sheet
 from tasks.control_quality import STRIP
+from tasks.detector_report import CHART, detector_rows, scores_svg
 from tasks.files import sha256_json, write_bytes, write_text
 from tasks.pareto import HEADINGS, shown_rows
 from tasks.records import Input
@@ -120,6 +121,7 @@ class Evidence:
     exportability: Json
     variants: Json
     video: Json
+    detector: Json  # detector.json, with what latency.json says under `latency`
     clip: Mapping[str, bytes]  # the files of video/ that the page shows, by name
     failures: Mapping[int, Mapping[str, Pictures]]  # of quality's failures the pictures to show, by place
     slider: bytes  # a PNG of pictures at several strengths; empty where the student has no slider
@@ -152,6 +154,8 @@ def write_report(
     for place, panels in evidence.failures.items():
         for panel, picture in panels.items():
             write_bytes(images / f"failure-{place}-{panel}.png", png(picture))
+    if evidence.detector["sets"]:
+        write_text(images / "detector.svg", scores_svg(evidence.detector))
     if evidence.slider:
         write_bytes(images / "slider.png", evidence.slider)
     write_bytes(folder / "curves.png", curve_png(evidence.curve))
@@ -206,6 +210,8 @@ def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
         shortfall=shown_parts(evidence.quality["shortfall"]) if "shortfall" in evidence.quality else [],
         part_names=NAMES,
         panel_names=PANELS,
+        outside=detector_rows(evidence.detector),
+        chart=CHART,
         strip=STRIP,
         losses=loss_rows(evidence),
         origins=origin_rows(evidence.inputs),

@@ -24,6 +24,7 @@ FLICKER_FLOOR, P90_FLOOR_MS, BYTES_FLOOR = 1.0, 0.1, 1.0
 TEACHER = "the teacher's pictures"
 TEACHER_VIDEO = "the teacher on the same frames"
 INPUTS = "the inputs themselves"
+USUAL = "the test inputs as they are"
 TARGET = "the target"
 CHAMPION_TEACHER = "the champion, on the teacher's pictures"
 CHAMPION_INPUTS = "the champion, on the inputs themselves"
@@ -190,6 +191,13 @@ def flicker_over_teacher(evidence: Evidence) -> Found | None:
     return Found(evidence.flicker_over_teacher)
 
 
+def detector_false_positives(evidence: Evidence) -> Found | None:
+    """Share of ordinary pictures on which the detector has the effect fade; None where the stage is left out."""
+    if evidence.without_detector and evidence.detector_false_positives is None:
+        return None
+    return Found(evidence.detector_false_positives, evidence.detector_note)
+
+
 def p90_on_target(evidence: Evidence) -> Found:
     """p90 on the target the gate asks for; where it is missing there, why."""
     return Found(evidence.p90_ms, evidence.target_note)
@@ -237,6 +245,9 @@ RULES: dict[str, Measure] = {
     "max_flicker": Measure(words="flicker under camera motion", unit=" levels", against=INPUTS, own=figure("flicker")),
     "max_flicker_over_teacher": Measure(
         words="flicker over the teacher's own, the worst kind", against=TEACHER_VIDEO, own=flicker_over_teacher
+    ),
+    "max_detector_false_positives": Measure(
+        words="false alarms of the detector", against=USUAL, own=detector_false_positives
     ),
     "min_test_samples": Measure(words="number of test pairs", against=TEACHER, own=figure("test_samples")),
     "min_gain_over_champion": Measure(

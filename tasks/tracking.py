@@ -39,6 +39,8 @@ COMPARED = (
     "latency.int8.p50_ms",
     "latency.int8.p90_ms",
     "size.int8.bytes",
+    "detector.auroc",
+    "detector.false_positives",
     "gate.passed",
     "gate.failed_rules",
     "pairs.train",

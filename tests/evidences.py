@@ -45,6 +45,7 @@ def good(**changed: Any) -> Evidence:
         banding=0.8,
         flicker=6.0,
         flicker_over_teacher=1.4,
+        detector_false_positives=0.05,
         structure_kept=0.6,
         p90_ms=6.0,
         file_bytes=1_200_000.0,

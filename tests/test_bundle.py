@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from detectors import a_detector, no_detector, write_detector
 from evidences import good
 from tiny_onnx import affine_bytes
 
@@ -17,6 +19,7 @@ from tasks.bundle import bundle, find_evidence, read_work
 from tasks.files import read_json, sha256_bytes, sha256_file, write_json, write_jsonl
 from tasks.manifest import Manifest, verify_bundle
 from tasks.params import load_params
+from tasks.shifted import SETS
 
 NAME = "oil"
 FOLDER = Path("data/students") / NAME
@@ -118,6 +121,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) ->
     quality = {"files": files, "baselines": baselines, "test_samples": 40, "more": "is ignored"}
     quality["evidence"] = evidence.to_json()
     write_json(FOLDER / "report/quality.json", quality)
+    write_detector(FOLDER / "detector", a_detector(A, B))
     return tmp_path
 
 
@@ -132,6 +136,8 @@ def test_what_is_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     manifest = run()
     assert sorted(path.name for path in BUNDLE.iterdir()) == [
         "MODEL_CARD.md",
+        "detector.fp32.onnx",
+        "detector.fp32.tflite",
         "manifest.json",
         "student.fp32.onnx",
         "student.fp32.tflite",
@@ -188,10 +194,43 @@ def test_what_a_slider_adds(folder: Path) -> None:
     assert manifest["files"] == plain["files"]
     assert verify_bundle(BUNDLE).phone.file == "student.int8.tflite"
     size = {one["name"]: one["value"] for one in manifest["gate"]["results"]}["max_bundle_mib"]
-    assert size == pytest.approx(sum(one["bytes"] for one in manifest["files"] + manifest["control"]) / 2**20)
+    every = manifest["files"] + manifest["control"] + manifest["detector"]["files"]
+    assert size == pytest.approx(sum(one["bytes"] for one in every) / 2**20)
     card = (BUNDLE / "MODEL_CARD.md").read_text()
     assert "| student.strength.fp32.tflite | litert | fp32 | an input |" in card
     assert "| student.at-0.5.int8.tflite | litert | int8 | 0.5 |" in card
+
+
+def test_what_tells_an_app_that_a_frame_is_outside(folder: Path) -> None:
+    told = run()["detector"]
+    assert (told["fades_at"], told["passes_at"], told["time_share"]) == (1.0, 1.5, 0.25)
+    assert [(one["runtime"], one["input"]["shape"]) for one in told["files"]] == [
+        ("litert", [1, 256, 256, 3]),
+        ("onnx", [1, 3, 256, 256]),
+    ]
+    assert told["alarms"]["fades"]["asked"] == 0.05 and {one["name"] for one in told["sets"]} == set(SETS)
+    card = (BUNDLE / "MODEL_CARD.md").read_text()
+    assert "share = clip((1.5 - smooth) / (1.5 - 1), 0, 1)" in card and "| flat colours |" in card
+    (BUNDLE / "detector.fp32.onnx").write_bytes(b"another")
+    with pytest.raises(UserError, match="detector.fp32.onnx has sha256"):
+        verify_bundle(BUNDLE)
+
+
+def test_a_bundle_without_a_detector_says_why(folder: Path) -> None:
+    shutil.rmtree(FOLDER / "detector")
+    write_detector(FOLDER / "detector", no_detector(A, B, left_out=False, without="two photos are too few"))
+    manifest = run()
+    assert "detector" not in manifest and verify_bundle(BUNDLE).detector is None
+    card = (BUNDLE / "MODEL_CARD.md").read_text()
+    assert "There is no detector of frames unlike those it was taught on: two photos are too few." in card
+    assert "see above" not in card
+
+
+@pytest.mark.parametrize("other", [{"pairs": C}, {"student": C}])
+def test_a_detector_of_another_student_is_refused(folder: Path, other: dict[str, str]) -> None:
+    write_detector(FOLDER / "detector", a_detector(A, B) | other)
+    with pytest.raises(UserError, match="detector was made for other weights or pairs"):
+        run()
 
 
 def test_equal_work_gives_equal_bytes(folder: Path) -> None:
@@ -253,7 +292,8 @@ def test_a_student_that_fails_the_gate_says_so(folder: Path, capsys: pytest.Capt
 def test_evidence_is_of_what_ships(folder: Path) -> None:
     evidence = find_evidence(read_work(FOLDER, Path("data/inputs/inputs.jsonl")), "local")
     assert evidence.shipped_sha256 == sha256_file(FOLDER / "exported/student.int8.tflite") == evidence.measured_sha256
-    total = sum(path.stat().st_size for path in (FOLDER / "exported").glob("student.*"))
+    files = [*(FOLDER / "exported").glob("student.*"), *(FOLDER / "detector").glob("detector.fp32.*")]
+    total = sum(path.stat().st_size for path in files)
     assert evidence.bundle_mib == total / 2**20
 
 

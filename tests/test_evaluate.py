@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detectors import no_detector, write_detector
 from test_report import MACHINE, make_curve
 from tiny_litert import relu6_bytes
 from tiny_onnx import affine_bytes, graph_bytes
@@ -142,6 +143,7 @@ def make_workspace(root: Path, export: Callable[[Path, str], list[dict[str, Any]
     exported = export(folder / "exported", sha256)
     make_benchmark(folder / "benchmark", exported)
     make_video(folder / "video", judged_file(exported)["sha256"])
+    write_detector(folder / "detector", no_detector("d" * 64, sha256))
     run(root)
     return folder
 

@@ -31,6 +31,7 @@ LIMITS = Gate(
     max_banding=1.5,
     max_flicker=12.0,
     max_flicker_over_teacher=2.0,
+    max_detector_false_positives=0.25,
     min_test_samples=8,
     min_gain_over_champion=0.0,
     min_worst_slice_gain=-0.05,
@@ -90,6 +91,19 @@ def test_without_a_champion_its_rules_are_skipped_not_passed() -> None:
     assert [name for name in RULES if "champion" in RULES[name].against] == VERSUS
 
 
+def test_a_detector_that_is_left_out_is_not_judged_and_one_that_cannot_be_told_of_fails() -> None:
+    left_out = {"detector_false_positives": None, "without_detector": True}
+    decision = decide(good(**left_out), champion(), LIMITS)
+    assert decision.passed and decision.skipped == ("max_detector_false_positives",)
+    assert "Not judged, as the stage detector is left out: `max_detector_false_positives`." in gate_table(decision)
+    # Where there is a figure it counts, whatever is told beside it.
+    assert judged(detector_false_positives=0.5, without_detector=True) == ["max_detector_false_positives"]
+    few = good(detector_false_positives=None, detector_note="cannot be told from 4 pictures of 1 photo")
+    decision = decide(few, champion(), LIMITS)
+    assert failed(decision) == ["max_detector_false_positives"]
+    assert decision.reason == "false alarms of the detector cannot be told from 4 pictures of 1 photo"
+
+
 def test_flicker_beside_a_teacher_that_was_not_asked_is_not_judged() -> None:
     decision = decide(good(flicker_over_teacher=None, without_teacher="it costs"), champion(), LIMITS)
     assert decision.passed and decision.skipped == ("max_flicker_over_teacher",)
@@ -130,6 +144,8 @@ def test_flicker_beside_a_teacher_that_was_not_asked_is_not_judged() -> None:
         ({"flicker": 12.01}, ["max_flicker", "max_flicker_over_champion"]),
         ({"flicker_over_teacher": 2.0}, []),
         ({"flicker_over_teacher": 2.01}, ["max_flicker_over_teacher"]),
+        ({"detector_false_positives": 0.25}, []),
+        ({"detector_false_positives": 0.26}, ["max_detector_false_positives"]),
         ({"structure_kept": 0.501}, []),
         ({"structure_kept": 0.499}, ["max_structure_drop"]),
         ({"p90_ms": 7.5}, []),

@@ -18,6 +18,7 @@ LAYOUT = {
     "curate": "data/students/NAME/pairs",
     "train": "data/students/NAME/student",
     "quantise": "data/students/NAME/exported",
+    "detector": "data/students/NAME/detector",
     "benchmark": "data/students/NAME/benchmark",
     "variants": "data/students/NAME/variants",
     "video": "data/students/NAME/video",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detectors import LATENCY, a_detector, no_detector
 from evidences import good
 from PIL import Image
 
@@ -212,6 +213,7 @@ def make_evidence(name: str = "oil", licence: str = LICENCE, **changes: Any) -> 
         "video": VIDEO,
         "clip": {name: name.encode() for name in ("clip.webp", "clip.png")},
         "failures": {},
+        "detector": a_detector("cd" * 32, "ab" * 32) | {"latency": LATENCY},
         "slider": b"",
         "inputs": inputs,
     }
@@ -318,7 +320,7 @@ def page(folder: Path) -> Page:
 
 def test_every_picture_exists_and_says_what_it_is(folder: Path, page: Page) -> None:
     pictures = [image for image in page.named("img") if "src" in image]
-    assert len(pictures) == 6 * 4 + 2 + 1 + 1
+    assert len(pictures) == 6 * 4 + 2 + 1 + 1 + 1
     for image in pictures:
         assert (folder / str(image["src"])).is_file(), image
         assert image["alt"], image
@@ -362,7 +364,8 @@ def test_the_headline_is_of_the_file_a_phone_would_run(page: Page) -> None:
 def test_flicker_stands_beside_the_teachers(folder: Path, page: Page) -> None:
     told = {"input": "0.00", "teacher": "5.00", "float": "6.50", "phone": "7.10", "over_teacher": "1.42"}
     assert page.cells["Camera motion"] == told
-    assert list(page.cells)[-4:] == ["Camera motion", "Sensor noise", "Crop jitter", "Videos"]
+    kinds = ["Camera motion", "Sensor noise", "Crop jitter", "Videos"]
+    assert [name for name in page.cells if name in kinds] == kinds
     (clip,) = (image for image in page.named("img") if image.get("src") == "images/clip.webp")
     assert clip["alt"] == "A clip of 24 frames: input, teacher and student side by side"
     (still,) = page.named("source")
@@ -568,7 +571,7 @@ def test_a_report_without_int8_interval_or_validation(tmp_path: Path) -> None:
     panels = {panel: picture for panel, picture in make_panels(0).items() if panel != "int8"}
     report.write_report(tmp_path, bare, {"best": [0]}, lambda row: panels)
     page = Page((tmp_path / "index.html").read_text())
-    assert "95" not in page.cells[""].values() and len(page.named("img")) == 3 + 2 + 1
+    assert "95" not in page.cells[""].values() and len(page.named("img")) == 3 + 2 + 1 + 1
     assert "Variants" not in page.text and not (tmp_path / "images/variants.png").exists()
 
 
@@ -641,3 +644,27 @@ def test_curation_is_told_by_rule_with_its_limit_and_what_it_could_not_judge() -
     assert '<tr><th scope="row">near-duplicate</th><td>2</td><td>2</td><td>2</td>' in section
     assert "13.000 (the least)" in section
     assert "People decided to keep 1 pairs and to drop 2." in section
+
+
+def test_what_lies_outside_is_told(folder: Path, page: Page) -> None:
+    """Each shifted set with its figures, the worst first, and the chart of scores with a mark for every picture."""
+    from tasks.detector_report import WORDS, detector_rows
+
+    evidence = make_evidence()
+    rows = detector_rows(evidence.detector)
+    assert rows[0]["name"] == "Line art and print" and rows[-1]["name"] == "Night"
+    names = [row["name"] for row in rows]
+    assert [name for name in page.cells if name in names] == names and len(names) == len(WORDS) - 1
+    assert page.cells["Night"] | {"auroc": "1.000", "fades": "90%", "interval": report.ABSENT} == page.cells["Night"]
+    text = (folder / "index.html").read_text()
+    assert "8 photos cannot vouch for such a rate" in text and "25&thinsp;%" in text
+    svg = (folder / "images/detector.svg").read_text()
+    assert "currentColor" in svg and report.scores_svg(evidence.detector) == svg
+
+
+def test_a_report_without_a_detector_says_why(tmp_path: Path) -> None:
+    none = no_detector("cd" * 32, "ab" * 32, left_out=False, without="three photos <are> too few") | {"latency": None}
+    report.write_report(tmp_path, make_evidence(detector=none), {"best": [0]}, make_panels)
+    text = (tmp_path / "index.html").read_text()
+    assert "There is no detector: three photos &lt;are&gt; too few." in text
+    assert not (tmp_path / "images/detector.svg").exists() and "outside-table" not in text

@@ -1,4 +1,4 @@
-"""A repository in miniature: twelve stages that write files of the real form in milliseconds.
+"""A repository in miniature: thirteen stages that write files of the real form in milliseconds.
 
 `python toy_pipeline.py STAGE [STUDENT]` is a stage's command in it. The file `mode`, or TOY_MODE, holds "WHAT STAGE" to
 make a stage fail, break, hang or be killed; "blind quantise" makes a student that changes nothing, "nan evaluate" a
@@ -35,6 +35,7 @@ OUTPUT = {
     "curate": "pairs",
     "train": "student",
     "quantise": "exported",
+    "detector": "detector",
     "benchmark": "benchmark",
     "variants": "variants",
     "video": "video",
@@ -92,8 +93,9 @@ def make_repository(root: Path, source: Path) -> Path:
             entry["params"] = [f"students.{STUDENT}.teacher"]
         students: Any = "${students}" if stage == "train" else {STUDENT: 1}
         stages[stage] = entry if stage == "ingest" else {"foreach": students, "do": entry}
-        # Variants and video say the same of every student here: what comes after hangs on the benchmark too.
-        before = before if stage == "exportability" else [*before, out] if stage in ("variants", "video") else [out]
+        # Variants, video and detector say the same of every student here: what comes after hangs on what is before too.
+        same = ("detector", "variants", "video")
+        before = before if stage == "exportability" else [*before, out] if stage in same else [out]
     (toy / "seed").write_text("1")
     (toy / "dvc.yaml").write_text(json.dumps({"stages": stages}))
     return toy
@@ -140,6 +142,11 @@ def write(stage: str, out: Path) -> None:
         entry = {"file": FILE, "sha256": sha256_file(out / FILE), "bytes": (out / FILE).stat().st_size}
         entry |= {"runtime": "litert", "precision": "int8", "layout": "NHWC", "parity": parity}
         write_json(out / "exported.json", {"student": student["weights_sha256"], "files": [entry]})
+    elif stage == "detector":
+        student = json.loads((folder / "student" / "student.json").read_text())
+        none: dict[str, Any] = {"without": "a toy has none", "left_out": True, "files": [], "sets": []}
+        made_for_it = {"pairs": student["pairs"], "student": student["weights_sha256"], "size": SIZE}
+        write_json(out / "detector.json", none | made_for_it)
     elif stage == "benchmark":
         row = {"file": FILE, "sha256": sha256_file(folder / "exported" / FILE), "threads": 1, "p50_ms": 5.0}
         more = {"p90_ms": 6.0, "p99_ms": 7.0, "peak_mib": 20.0, "runs": 5, "bytes": 7}
@@ -238,6 +245,7 @@ def find_evidence(folder: Path) -> dict[str, Any]:
         banding=0.8,
         flicker=0.5,
         flicker_over_teacher=1.1,
+        without_detector=True,
         structure_kept=1.0,
         p90_ms=6.0,
         test_samples=SAMPLES,

@@ -43,6 +43,7 @@ def tiny_params(repository: Path) -> dict[str, Any]:
     params["exportability"] |= {"runs": 2, "max_fallbacks": 4, "max_partitions": 5}
     params["quantise"] |= {"calibration_samples": 4, "parity_samples": 2}
     params["benchmark"] |= {"warmup": 1, "runs": 2, "threads": [1], "frames": 2}
+    params["detector"] |= {"runs": 3}
     params["video"] |= {"photos": 1, "frames": 2, "clip_frames": 2}
     params["evaluate"]["grid"] = 1
     for block in params["students"].values():
