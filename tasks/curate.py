@@ -23,7 +23,7 @@ from tasks.curation_rules import RULES, SCORES, Bounds, bounds, count_yield, jud
 from tasks.decisions import DECISIONS, Decisions, read_decisions
 from tasks.files import read_json, replacing_folder, write_json
 from tasks.limits import NONE, TOO_FEW
-from tasks.pair_facts import Source, measure_all
+from tasks.pair_facts import COMPARED, FEWEST, Source, measure_all
 from tasks.pair_set import Arrays, describe
 from tasks.params import Params, Student
 from tasks.quarantine import Quarantine
@@ -130,11 +130,13 @@ def notes(rules: Mapping[str, Any], pairs: int, decisions: Decisions) -> list[st
     found = []
     if rules["identity"]["how"] == NONE:
         found.append(f"identity judged none of {pairs} pairs: no face was found in any input")
-    found += [
-        f"{rule} judged no pair: {rules[rule]['how']}; a number as its limit asks for none"
-        for rule in SCORES
-        if rules[rule]["how"].startswith(TOO_FEW)
-    ]
+    usual = [rule for rule in COMPARED if rules[rule]["how"] == NONE]
+    if usual:
+        found.append(f"{', '.join(usual)} judged no pair: what is usual takes {FEWEST} good training pairs to say")
+    few = [rule for rule in SCORES if rules[rule]["how"].startswith(TOO_FEW)]
+    for how in sorted({rules[rule]["how"] for rule in few}):
+        which = ", ".join(rule for rule in few if rules[rule]["how"] == how)
+        found.append(f"{which} judged no pair: {how}; a number as a limit asks for none")
     if decisions.stale:
         found.append(f"{decisions.stale} decisions are about another teacher's pictures and do not count: look again")
     return found

@@ -25,6 +25,7 @@ from tasks.workers import spread_out
 
 PAIRS_A_WORKER = 512  # fewer are not worth a process, which takes some seconds to begin
 FEWEST = 100  # good training pairs, to say what the effect usually does
+COMPARED = ("grid", "ringing", "cast", "clipping", "outlier")  # the scores that need them
 DIGITS = 4  # of a score; the last bits depend on the machine
 
 

@@ -442,3 +442,15 @@ def test_processes_change_no_byte(params: Params, monkeypatch: pytest.MonkeyPatc
         curate(params.model_copy(update={"curate": settings}), "tiny", params.student("tiny"))
         digests.append(sha256_folder(PAIRS))
     assert digests[0] == digests[1]
+
+
+def test_rules_that_could_not_judge_are_named(params: Params, repository: Path) -> None:
+    shipped = parse_params(yaml.safe_load((repository / "params.yaml").read_text())).curate
+    write_raw(many(20))
+    curate(params.model_copy(update={"curate": shipped}), "tiny", params.student("tiny"))
+    assert read_json(PAIRS / "curation.json")["notes"] == [
+        "identity judged none of 20 pairs: no face was found in any input",
+        "grid, ringing, cast, clipping, outlier judged no pair: what is usual takes 100 good training pairs to say",
+        "structure, background, overlay judged no pair: too few training pairs have it (16 of 20); a number as a limit "
+        "asks for none",
+    ]
