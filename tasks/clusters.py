@@ -1,7 +1,7 @@
 """Pictures in clusters of like ones: k-means of their embeddings, with the root of a tenth of their number as k.
 
-The silhouette says how far the clusters are apart; it is not what k is chosen by, as it is best for two clusters, dull
-ones, on every set of photographs that was tried (docs/decisions/0020-coverage.md).
+The silhouette says how far the clusters are apart; it is not what k is chosen by, as it asks for two clusters of
+photographs, which tell nothing (docs/decisions/0020-coverage.md).
 
 For the coverage report (tasks/coverage.py) and for training that draws its clusters evenly (tasks/taught.py). One
 thread throughout, so that equal pictures give equal clusters in whichever process it is.
