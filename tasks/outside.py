@@ -9,7 +9,7 @@ Command: python -m tasks.outside --student NAME --folder PHOTOS
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,17 +50,22 @@ def outside(name: str, folder: Path) -> list[Told]:
         raise UserError(f"{name} has no detector: {record['without']}")
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}: name one with photos or videos")
-    file = record["files"][0]
-    check_sha256(STUDENTS / name / "detector" / file["file"], file["sha256"], "detector")
-    model = scorer(STUDENTS / name / "detector" / file["file"], file["runtime"])
-
-    def score(pixels: Pixels) -> float:
-        return float(model(centre_square(pixels, record["size"])[None])[0])
-
+    score = open_score(STUDENTS / name / "detector", record)
     found = list(_each(folder, score, record["passes_at"]))
     if not found:
         raise UserError(f"{folder} holds no photo or video that can be read")
     return sorted(found, key=lambda one: -one.score)
+
+
+def open_score(folder: Path, record: Mapping[str, Any]) -> Score:
+    """The detector of a folder as a function of a picture (H,W,3) uint8, whose middle it looks at.
+
+    `record` is its detector.json, which has a detector. UserError for a file that is not the one it names.
+    """
+    file = record["files"][0]
+    check_sha256(folder / file["file"], file["sha256"], "detector")
+    model = scorer(folder / file["file"], file["runtime"])
+    return lambda pixels: float(model(centre_square(pixels, record["size"])[None])[0])
 
 
 def _each(folder: Path, score: Score, passes_at: float) -> Iterator[Told]:

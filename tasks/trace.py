@@ -1,6 +1,6 @@
 """Why a student's picture is what it is: from one input back to the training pairs, and a verdict in words.
 
-Reads pairs/, raw/, student/ and exported/ of data/students/NAME, and one picture. Writes OUT (default:
+Reads pairs/, raw/, student/, exported/ and detector/ of data/students/NAME, and one picture. Writes OUT (default:
 data/trace/NAME/DIGEST of the picture): trace.json and index.html with the input, what the student and its phone's file
 make of it, the training pairs nearest to it in what the student sees, what the teacher made of those (which teacher,
 with what words and seed), how well the student knew each when its training ended and its phone's file does now, and
@@ -28,12 +28,13 @@ from tasks.files import (
     sha256_bytes,
 )
 from tasks.neighbours import Neighbours
+from tasks.outside import open_score
 from tasks.pair_errors import DIGITS, errors_of
 from tasks.params import load_params
 from tasks.pictures import Unfit, decode_picture
 from tasks.quality import Model, of_torch, open_file, scale, shown_file, to_bytes
 from tasks.raw import read_manifest
-from tasks.records import Input, Pair, read_made, read_records
+from tasks.records import Input, Pair, read_detector, read_made, read_records
 from tasks.shortfall import change_of
 from tasks.stage import STUDENTS
 from tasks.trace_memory import Memory, remember
@@ -51,6 +52,7 @@ INPUTS = Path("data/inputs/inputs.jsonl")
 NEAR_SHARE, NEAR_LEAST, NEAR_MOST = 0.02, 12, 64
 SEARCHED = 8  # times as many as are shown, which are not to be crops of one input all
 OF_ONE_INPUT = 2
+LIMITS_SHOWN = 2  # of curation, for each pair
 MANNER_OF = 64  # training pictures that show what the student does everywhere
 BELOW_WORST_DB = 3.0  # int8 on this picture against the worst validation picture
 
@@ -82,7 +84,7 @@ def look(name: str, picture: Pictures, count: int) -> Traced:
     sign, named = copied(memory.deviations, near, own, everywhere)
     signs = [
         *float_and_phone(exported, pictures, name),
-        under_represented(float(distances[0, 0]), between_inputs(index, memory)),
+        under_represented(float(distances[0, 0]), between_inputs(index, memory), *outside(folder, picture)),
         sign,
         fit(folder, memory, near, then),
     ]
@@ -145,6 +147,14 @@ def float_and_phone(exported: Mapping[str, Any], pictures: Mapping[str, Pictures
     return [quantisation(found, round(least, 1), phone)]
 
 
+def outside(folder: Path, picture: Pictures) -> tuple[float | None, str]:
+    """The score of the bundle's detector, or None and why there is none."""
+    record = read_detector(folder / "detector")
+    if record["without"]:
+        return None, record["without"]
+    return open_score(folder / "detector", record)(picture), ""
+
+
 def between_inputs(index: Neighbours, memory: Memory) -> Values:
     """Of each training pair the distance to the nearest of another input, (N,); of one input alone all are infinite."""
     inputs = np.unique([one.input for one in memory.verdicts], return_inverse=True)[1]
@@ -185,6 +195,7 @@ def tell(
     }
     origins = {one.digest: one.origin for one in read_records(INPUTS, Input)}
     deviations = memory.deviations
+    limits = {rule: told["limit"] for rule, told in read_json(folder / "pairs" / "curation.json")["rules"].items()}
     found = []
     for place, row in enumerate(rows.tolist()):
         one = memory.verdicts[row]
@@ -202,11 +213,20 @@ def tell(
                 change=round(change_of(memory.inputs, memory.targets, [row])[0], DIGITS),
                 error_then=then[row],
                 error_now=round(error_of(phone, memory, row), DIGITS),
+                scores=one.scores,
+                nearest_limits=nearest_limits(one.scores, limits),
                 unusual=in_words(deviations[row]),
                 named=row in named,
             )
         )
     return found
+
+
+def nearest_limits(scores: Mapping[str, float], limits: Mapping[str, float | None]) -> str:
+    """The rules of curation that came nearest to dropping a pair: "cast 2.2 of 13.0, structure 0.05 of 0.60"."""
+    shares = {rule: value / limit for rule, value in scores.items() if (limit := limits.get(rule))}
+    nearest = sorted(shares, key=lambda rule: -shares[rule])[:LIMITS_SHOWN]
+    return ", ".join(f"{rule} {scores[rule]:.2g} of {limits[rule]:.2g}" for rule in nearest)
 
 
 def error_of(phone: Model, memory: Memory, row: int) -> float:

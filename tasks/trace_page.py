@@ -34,6 +34,8 @@ class Near(Record):
     change: float  # mean squared error of leaving the input as it is
     error_then: float  # of the student as its training ended
     error_now: float  # of the phone's file
+    scores: dict[str, float]  # of curation, by rule
+    nearest_limits: str  # the rules that came nearest to dropping it, in words
     unusual: str  # what the teacher did to it that it rarely does, in words
     named: bool  # unusual in the way of the student's picture, which has it from such
 

@@ -79,6 +79,7 @@ def plant(workspace: Path, name: str, fault: str, params: Params, steps: int) ->
 
         train(alone, name, block)
         quantise(alone, name, block)
+        write_json(STUDENTS / name / "detector" / "detector.json", {"without": "this is about wrong answers alone"})
     return wrong, dark(tested, inputs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.fade import FADES_AT
 from tasks.records import Record
 from tasks.usual import MOST_COUNTED, in_words, same_way, unusual
 
@@ -64,14 +65,21 @@ def copied(deviations: Values, near: Rows, own: Values, everywhere: Values) -> t
     return Sign(kind=COPIED, found=found, told=told), np.flatnonzero(alike) if found else near[:0]
 
 
-def under_represented(distance: float, usual: Values) -> Sign:
-    """Whether the nearest training input is far: its distance against those between training pairs of other inputs."""
+def under_represented(distance: float, usual: Values, score: float | None = None, why_not: str = "") -> Sign:
+    """Whether the nearest training input is far: its distance against those between training pairs of other inputs.
+
+    Or whether the bundle's detector puts the picture outside: `score` is its, None where there is none, for `why_not`.
+    """
     share = float((usual < distance).mean())
     told = (
         f"{share:.0%} of the training pairs have one of another input nearer than this picture's nearest is "
         f"(distance {distance:.2f}, the median is {np.median(usual):.2f})"
     )
-    return Sign(kind=UNDER, found=share >= FAR, told=told)
+    if score is None:
+        told += f"; there is no detector: {why_not}"
+    else:
+        told += f"; the detector says {score:.2f}, and from {FADES_AT:g} on an app fades the effect"
+    return Sign(kind=UNDER, found=share >= FAR or (score is not None and score >= FADES_AT), told=told)
 
 
 def quantisation(psnr_db: float, least: float, file: str) -> Sign:

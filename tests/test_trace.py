@@ -16,7 +16,7 @@ from test_evaluate import SIZE, teach
 
 from models.errors import UserError
 from tasks import trace, trace_planted
-from tasks.files import write_json, write_jsonl
+from tasks.files import sha256_file, write_json, write_jsonl
 from tasks.trace_verdict import (
     CAPACITY,
     COPIED,
@@ -72,6 +72,9 @@ def test_an_error_is_not_copied_otherwise(deviations: np.ndarray, own: np.ndarra
 def test_the_other_signs() -> None:
     usual = np.linspace(1, 2, 100)
     assert under_represented(3.0, usual).found and not under_represented(1.5, usual).found
+    inside, out = (under_represented(1.5, usual, score) for score in (0.7, 1.2))
+    assert not inside.found and out.found and "the detector says 1.20" in out.told
+    assert "there is no detector: too few photos" in under_represented(1.5, usual, None, "too few photos").told
     assert quantisation(30.0, 40.0, "a.tflite").found and not quantisation(41.0, 40.0, "a.tflite").found
     assert capacity(0.5, 0.7).found and not capacity(0.65, 0.7).found and not capacity(None, 0.7).found
     signs = [quantisation(30.0, 40.0, "a"), under_represented(1.5, usual), capacity(0.5, 0.7)]
@@ -100,6 +103,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
     write_json(folder / "exported/exported.json", {"student": weights, "files": records})
     write_json(folder / "student/errors.json", {"rows": list(range(0, 80, 2)), "error": [0.01] * 40})
     kept = [json.loads(line) for line in (folder / "pairs/kept.jsonl").read_text().splitlines()]
+    scores = {"cast": 2.0, "structure": 0.4, "grid": 3.0}
+    write_jsonl(folder / "pairs/kept.jsonl", [one | {"scores": scores} for one in kept])
+    pairs = json.loads((folder / "pairs/pairs.json").read_text())
+    pairs["files"]["kept.jsonl"] = sha256_file(folder / "pairs/kept.jsonl")
+    write_json(folder / "pairs/pairs.json", pairs)
     shared: dict[str, Any] = {"teacher": "e" * 64, "crop": [0, 0, 9], "hue": 0, "group": "g", "finite": True}
     shared |= {"clipped": 0.0, "strength": 0.5}
     raw = [shared | {"id": one["pair"]} | {key: one[key] for key in ("input", "seed", "split")} for one in kept]
@@ -108,6 +116,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
     write_jsonl(folder / "raw/manifest.jsonl", [line])
     call = {"prompt": "half <as> bright"}
     write_json(folder / "raw/teacher.json", {"name": "half", "version": 1, "digest": "e" * 64, "call": call})
+    write_json(folder / "detector/detector.json", {"without": "3 training photos are too few"})
+    rules = {"cast": {"limit": 10.0}, "structure": {"limit": 0.5}, "grid": {"limit": None}}
+    write_json(folder / "pairs/curation.json", {"rules": rules})
     (root / "params.yaml").write_text((repository / "params.yaml").read_text())
     return root
 
@@ -133,6 +144,10 @@ def test_a_training_picture_is_its_own_nearest_and_the_page_shows_it(there: Path
     even = [one for one in told["near"] if one["row"] % 2 == 0]
     assert even and all(one["error_then"] == 0.01 for one in even)  # as the training left it
     assert len({one["row"] for one in told["near"]}) == 5
+    assert first["scores"] == {"cast": 2.0, "structure": 0.4, "grid": 3.0}
+    assert first["nearest_limits"] == "structure 0.4 of 0.5, cast 2 of 10"
+    [under] = [sign for sign in told["signs"] if sign["kind"] == UNDER]
+    assert "there is no detector: 3 training photos are too few" in under["told"]
     # The float student is untrained, the file is not.
     assert QUANTISATION in told["verdict"] and any("float student" in sign["told"] for sign in told["signs"])
     page = (folder / "index.html").read_text()
