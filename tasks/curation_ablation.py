@@ -6,8 +6,8 @@ the rules leave without one of them, or without several that find the same fault
 for STEPS steps from scratch, on the same seeds. The explained effect is that on the test pairs, in which nothing is
 planted. May be killed and run again: what is finished is kept in data/.work/NAME/curation-ablation.
 
-Prints a Markdown table. After a few hundred steps one seed says little: two students on the same pairs
-may lie 0.1 apart. Compare several.
+Prints a Markdown table. After a few hundred steps chance moves it by several
+hundredths (docs/curation.md): compare several seeds.
 
 Command: python -m tasks.curation_ablation --student NAME [--steps 300] [--share 0.3] [--pairs 1200] [--seeds 0]
     [--only structure+background cast ...]
