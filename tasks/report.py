@@ -79,8 +79,8 @@ FIGURES: dict[str, tuple[str, str, str, str]] = {
         "KID x1000",
         "{:.1f}",
         "0 is best",
-        "How far the set of pictures is from the teacher's as a set, in the same features; its deviation over subsets "
-        "is in quality.json. Of few pictures it is rough.",
+        "How far the set of pictures is from the teacher's as a set, in the same features, and its deviation over "
+        "subsets: where that is larger than the figures, there are too few test pictures to tell them apart.",
     ),
     "psnr_to_float_db": (
         "To float, dB",
@@ -229,12 +229,17 @@ def contestants(quality: Json, shown: str) -> list[dict[str, Any]]:
             "kind": kind,
             "label": label,
             "cells": {
-                name: shape.format(figures[name]) if name in figures else ABSENT
+                name: shape.format(figures[name]) + deviation(name, figures) if name in figures else ABSENT
                 for name, (_, shape, _, _) in FIGURES.items()
             },
         }
         for kind, label, figures in named
     ]
+
+
+def deviation(name: str, figures: Json) -> str:
+    """What stands behind a figure that has a deviation of its own, as KID has over its subsets."""
+    return f" ± {figures[f'{name}_sd']:.0f}" if f"{name}_sd" in figures else ""
 
 
 def flicker_rows(video: Json) -> list[dict[str, Any]]:

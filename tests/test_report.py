@@ -415,6 +415,13 @@ def test_a_slider_and_what_was_forgotten_are_told_where_there_are_any(tmp_path: 
         assert told in " ".join(text.split())
 
 
+def test_kid_is_told_with_its_deviation() -> None:
+    evidence = make_evidence()
+    quality = {**evidence.quality, "student": {**evidence.quality["student"], "kid": 16.149, "kid_sd": 119.04}}
+    cells = report.contestants(quality, FILES[0][0])[0]["cells"]
+    assert cells["kid"] == "16.1 ± 119" and "±" not in cells["psnr_db"]
+
+
 def test_what_limits_a_student_and_where_it_fails_are_told(tmp_path: Path) -> None:
     assert 'id="limits"' not in report.render(make_evidence(), {})
     evidence = make_evidence()
