@@ -60,7 +60,9 @@ class RandomFeatures(nn.Module):
 @cache
 def random_features(device: str = "cpu") -> RandomFeatures:
     """The one network on a device."""
-    return RandomFeatures().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    # Whoever asks first may do so in inference mode, whose tensors no later gradient could pass through.
+    with torch.inference_mode(False):
+        return RandomFeatures().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def distances(output: Tensor, target: Tensor) -> Tensor:

@@ -16,6 +16,17 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(2, 3, 32, 32, generator=generator), torch.rand(2, 3, 32, 32, generator=generator)
 
 
+def test_a_gradient_passes_a_network_that_was_made_without_one() -> None:
+    from models.perceptual import perceptual, random_features
+
+    random_features.cache_clear()
+    with torch.inference_mode():
+        random_features()
+    output = torch.rand(2, 3, 64, 64, requires_grad=True)
+    perceptual(output, torch.rand(2, 3, 64, 64)).backward()
+    assert output.grad is not None and output.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_zero_on_equal_pictures_and_a_gradient_elsewhere(name: str, pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     output, target = pair
