@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tasks import templates
 from tasks.coverage_figures import RECENT, TRAIN, Slice
 from tasks.files import write_bytes, write_text
 from tasks.pictures import Pixels
@@ -83,10 +84,6 @@ def render(
     sides: Sequence[str],
 ) -> str:
     """index.html as text."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text())
-    return template.render(
-        told=told, wanted=wanted, axes=axes, sides={side: SIDES[side] for side in sides}, titles=AXES
+    return templates.render(
+        TEMPLATE, told=told, wanted=wanted, axes=axes, sides={side: SIDES[side] for side in sides}, titles=AXES
     )

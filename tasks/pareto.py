@@ -16,6 +16,7 @@ from tasks.machine_state import machine
 from tasks.markdown import markdown
 from tasks.params import Benchmark, Params
 from tasks.stage import STUDENTS
+from tasks.templates import render
 
 if TYPE_CHECKING:
     from torch import nn
@@ -183,11 +184,7 @@ def page(
     title: str, about: str, headings: Sequence[str], rows: Sequence[Row], note: str, pictures: Mapping[str, str]
 ) -> str:
     """index.html as text: rows of cells by headings, those on the front marked, and pictures NAME.png by caption."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text())
-    return template.render(title=title, about=about, headings=headings, rows=rows, note=note, pictures=pictures)
+    return render(TEMPLATE, title=title, about=about, headings=headings, rows=rows, note=note, pictures=pictures)
 
 
 def compare(

@@ -16,6 +16,7 @@ from tasks.files import write_text
 from tasks.pictures import Pixels
 from tasks.raw import Shard
 from tasks.records import Pair, Verdict
+from tasks.templates import render
 
 TEMPLATE = Path(__file__).with_name("quarantine.html")
 THUMB = 160  # pixels of each side of a pair
@@ -43,15 +44,13 @@ class Quarantine:
 
     def close(self) -> None:
         """Write the page."""
-        from jinja2 import Environment
 
         rows = [self._row(verdict, verdict.rule) for verdict in self._shown.values()]
         rows += [self._row(verdict, f"near {rule}") for verdict, rule in self._near.values()]
-        page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text())
         shown = {"name": self._name, "file": (DECISIONS / f"{self._name}.jsonl").as_posix()}
         limits = {rule: limit.value for rule, limit in self._bounds.thresholds.items() if limit.value is not None}
         told = {**shown, "rules": [*RULES, *(f"near {rule}" for rule in SCORES)], "limits": limits, "pairs": rows}
-        write_text(self._folder / "index.html", page.render(**shown, told=told) + "\n")
+        write_text(self._folder / "index.html", render(TEMPLATE, **shown, told=told) + "\n")
 
     def _row(self, verdict: Verdict, kind: str) -> dict[str, Any]:
         pair = self._pairs[verdict.pair]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks import templates
 from tasks.charts import PLOTS, curve_png, curve_svg, pareto_png, png, sample_sheet
 from tasks.control_quality import STRIP
 from tasks.detector_report import CHART, detector_rows, scores_svg
@@ -176,19 +177,10 @@ def write_sample(images: Path, band: str, number: int, panels: Mapping[str, Pict
 
 def render(evidence: Evidence, bands: Mapping[str, Sequence[Json]]) -> str:
     """index.html as text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template(TEMPLATE.name)
     speed = latency_rows(evidence.benchmark)
     shown = headline(evidence, speed)
-    return template.render(
+    return templates.render(
+        TEMPLATE,
         evidence=evidence,
         quality=evidence.quality,
         bands=bands,

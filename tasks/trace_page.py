@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks import templates
 from tasks.charts import png
 from tasks.files import replacing_folder, write_bytes, write_json, write_text
 from tasks.records import Record
@@ -73,11 +74,8 @@ def write(out: Path, found: Traced, file: str, sha256: str) -> None:
 
 def render(told: Mapping[str, Any]) -> str:
     """index.html of what trace.json holds."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     prompt = told["teacher"].get("call", {}).get("prompt", "")
-    return environment.from_string(TEMPLATE.read_text()).render(told=told, prompt=prompt)
+    return templates.render(TEMPLATE, told=told, prompt=prompt)
 
 
 def in_lines(found: Traced) -> list[str]:
