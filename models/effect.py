@@ -4,6 +4,8 @@ Small enough to compare a hundred thousand pairs by, and each can be told to a p
 what pairs like it have was answered wrongly, or is another kind of picture (tasks/usual.py says which are so).
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,8 +32,8 @@ WORDS = {
 }
 
 
-def describe(inputs: Pictures, outputs: Pictures) -> tuple[Values, Values]:
-    """(N,S,S,3) uint8 both -> SCENE of the inputs (N,6), EFFECT of what became of them (N,8).
+def describe(inputs: Iterable[Pictures], outputs: Iterable[Pictures]) -> tuple[Values, Values]:
+    """N of (S,S,3) uint8 both, taken one by one -> SCENE of the inputs (N,6), EFFECT of what became of them (N,8).
 
     Contrast, detail, chroma and change are logarithms, so that an effect is a factor; structure is the correlation of
     both pictures' edges, cell by cell, by Fisher's transformation.

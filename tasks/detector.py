@@ -26,7 +26,7 @@ from tasks.params import Detector, Params, Student
 from tasks.progress import progress
 from tasks.quality import Pictures, read_pairs, scale
 from tasks.quantise import LAYOUTS, SUFFIXES
-from tasks.records import Input, Verdict, read_made, read_records
+from tasks.records import SPLITS, Input, Verdict, read_made, read_records, rows_of
 from tasks.shifted import LINE_ART, SHIFTS, line_art, shifted
 from tasks.stage import STUDENTS, student_main
 from tasks.target import judged_file
@@ -64,14 +64,13 @@ def detector(params: Params, name: str, block: Student) -> None:
 def read_inputs(folder: Path, pairs: Mapping[str, Any], most: int, inputs: Path) -> tuple[Sample, Sample, Sample]:
     """Training inputs, at most so many, and those for validation and test; a UserError if one photo is on two sides."""
     groups = {one.digest: one.group for one in read_records(inputs, Input)}
-    verdicts = read_records(folder / "pairs" / "kept.jsonl", Verdict)
+    kept = folder / "pairs" / "kept.jsonl"
+    verdicts = read_records(kept, Verdict)
     samples = []
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         check_sha256(folder / "pairs" / f"{split}.inputs.npy", pairs["files"][f"{split}.inputs.npy"], "pairs")
         pictures, _ = read_pairs(folder / "pairs", split)
-        mine = sorted((one for one in verdicts if one.split == split), key=lambda one: one.index)
-        if [one.index for one in mine] != list(range(len(pictures))):
-            raise UserError(f"{folder}/pairs/kept.jsonl does not list the rows of {split}.inputs.npy: curate again")
+        mine = rows_of(verdicts, split, len(pictures), kept)
         # What a generative teacher drew itself was cut from nothing: each picture stands for itself.
         photos = [groups.get(one.input, one.input) or one.pair for one in mine]
         rows = spread(len(pictures), most if split == "train" else len(pictures))

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.errors import UserError
 from tasks.control_quality import control_quality, open_slider, slider_strip
 from tasks.failures import Judged, find_failures
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
@@ -37,7 +36,7 @@ from tasks.quality import (
     smoothness,
     summarise,
 )
-from tasks.records import Input, Verdict, made_files, read_detector, read_made, read_records
+from tasks.records import Input, Verdict, made_files, read_detector, read_made, read_records, rows_of
 from tasks.report import Evidence, write_report
 from tasks.shortfall import shortfall
 from tasks.stage import STUDENTS, student_main
@@ -130,7 +129,8 @@ def read_work(folder: Path, inputs: Path) -> Work:
     for record in made_files(exported):
         check_sha256(folder / "exported" / record["file"], record["sha256"], "exported model")
     test_inputs, test_targets = read_pairs(folder / "pairs", "test")
-    verdicts = test_rows(folder / "pairs" / "kept.jsonl", len(test_inputs))
+    kept = folder / "pairs" / "kept.jsonl"
+    verdicts = rows_of(read_records(kept, Verdict), "test", len(test_inputs), kept)
     groups = {one.digest: one.group for one in read_records(inputs, Input)}
     return Work(
         pairs=pairs,
@@ -142,16 +142,6 @@ def read_work(folder: Path, inputs: Path) -> Work:
         verdicts=verdicts,
         photos=[groups.get(verdict.input, verdict.input) for verdict in verdicts],
     )
-
-
-def test_rows(kept: Path, count: int) -> list[Verdict]:
-    """The verdict of each test row, by row."""
-    verdicts = sorted(
-        (one for one in read_records(kept, Verdict) if one.split == "test"), key=lambda verdict: verdict.index
-    )
-    if [verdict.index for verdict in verdicts] != list(range(count)):
-        raise UserError(f"{kept} does not list the {count} rows of test.inputs.npy: curate again")
-    return verdicts
 
 
 def used_inputs(kept: Path, inputs: Path) -> list[Input]:

@@ -18,16 +18,14 @@ from models.effect import describe
 from models.errors import UserError
 from models.spread import spread
 from tasks.files import read_json
-from tasks.quality import Model, Pictures, checked, to_bytes
+from tasks.quality import Model, Pictures, painted, read_pairs
 from tasks.raw import read_manifest, read_shard
 from tasks.records import Record, Verdict, read_records
-from tasks.usual import Usual, find_usual, in_words, manner, same_way, unusual
+from tasks.usual import MANNER_OF, Usual, find_usual, in_words, manner, same_way, unusual
 
 Values = npt.NDArray[np.float64]
 
-SIDES = ("inputs", "targets")
 MOST = 5000  # training pairs, evenly, that say what is usual
-MANNER_OF = 64  # training pictures that show what the student does everywhere
 SHOWN = 6  # in the gallery
 BATCH = 16
 UNSEEN = ("duplicate", "near-duplicate")  # rules that say nothing about what the teacher made
@@ -70,17 +68,18 @@ def find_failures(
 
     `verdicts` are those of the kept test rows. Where there are too few training pairs nothing is judged.
     """
-    train = [np.load(folder / f"pairs/train.{side}.npy", mmap_mode="r", allow_pickle=False) for side in SIDES]
-    rows = spread(len(train[0]), MOST)
+    taught, answers = read_pairs(folder / "pairs", "train")
+    rows = spread(len(taught), MOST)
     inputs = {
         one.index: one.input for one in read_records(folder / "pairs/kept.jsonl", Verdict) if one.split == "train"
     }
     try:
-        usual = find_usual(*described(train[0][rows], train[1][rows]), [inputs[row] for row in rows])
+        found = describe((taught[row] for row in rows), (answers[row] for row in rows))
+        usual = find_usual(*found, [inputs[row] for row in rows])
     except UserError as error:
         return Judged(rows=[], pictures={}, tested=0, why_not=str(error))
     model = models[shown["student"]]
-    known = train[0][spread(len(train[0]), MANNER_OF)]
+    known = taught[spread(len(taught), MANNER_OF)]
     everywhere = np.median(manner(usual, known, painted(model, known, shown["student"])), axis=0)
     failures: list[Failure] = []
     pictures: dict[int, dict[str, Pictures]] = {}
@@ -90,22 +89,11 @@ def find_failures(
             if one is None:
                 continue
             if len(pictures) < SHOWN:
-                small = to_bytes(
-                    checked(shown["int8"], models[shown["int8"]](given[row : row + 1]), (1, *given[row].shape))
-                )
-                panels = {"input": given[row], "teacher": made[row], "student": output[row], "int8": small[0]}
+                small = painted(models[shown["int8"]], given[row : row + 1], shown["int8"])[0]
+                panels = {"input": given[row], "teacher": made[row], "student": output[row], "int8": small}
                 pictures[len(failures)] = panels
             failures.append(one)
     return Judged(rows=failures, pictures=pictures, tested=len(verdicts))
-
-
-def described(inputs: Pictures, outputs: Pictures) -> tuple[Values, Values]:
-    """`describe` of memory-mapped arrays, a few at a time."""
-    parts = [
-        describe(inputs[start : start + BATCH], outputs[start : start + BATCH])
-        for start in range(0, len(inputs), BATCH)
-    ]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def tested(folder: Path, verdicts: Sequence[Verdict]) -> Iterator[tuple[Pictures, Pictures, list[Verdict]]]:
@@ -117,7 +105,7 @@ def tested(folder: Path, verdicts: Sequence[Verdict]) -> Iterator[tuple[Pictures
     }
     if dropped:
         yield from _dropped(folder, dropped)
-    arrays = [np.load(folder / f"pairs/test.{side}.npy", mmap_mode="r", allow_pickle=False) for side in SIDES]
+    arrays = read_pairs(folder / "pairs", "test")
     for start in range(0, len(verdicts), BATCH):
         given, made = (np.asarray(array[start : start + BATCH]) for array in arrays)
         yield given, made, list(verdicts[start : start + BATCH])
@@ -131,12 +119,6 @@ def _dropped(folder: Path, dropped: Mapping[str, Verdict]) -> Iterator[tuple[Pic
         rows = [row for row, pair in enumerate(shard.pairs) if pair.id in dropped and pair.finite]
         if rows:
             yield shard.inputs[rows], shard.targets[rows], [dropped[shard.pairs[row].id] for row in rows]
-
-
-def painted(model: Model, pictures: Pictures, name: str) -> Pictures:
-    """What a model makes of (N,S,S,3) uint8, a few at a time."""
-    parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
-    return np.concatenate([to_bytes(checked(name, model(part), part.shape)) for part in parts])
 
 
 def judge(

@@ -95,30 +95,26 @@ def encoder_features(folder: Path, pictures: Sequence[Pixels] | Pictures) -> Val
 
     Raises UserError where the weights are not those of student.json, or give NaN.
     """
-    import torch
-
-    from models.metrics import to_tensor
-    from models.students import load_student
-    from models.torch_setup import prepare_torch
-
-    prepare_torch(torch.get_num_threads())
-    encoder: Any = load_student(folder).encoder
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(pictures), BATCH):
-            deepest = encoder(to_tensor(np.stack(list(pictures[start : start + BATCH]))))[-1]
-            parts.append(deepest.mean(dim=(2, 3)).double().numpy())
-    found: Values = np.concatenate(parts)
-    if not np.isfinite(found).all():
-        raise UserError(f"{folder}: the student's encoder gives NaN for real pictures: train it again")
-    return found
+    return _of_levels(folder, pictures, lambda levels: [levels[-1].mean(dim=(2, 3))])
 
 
 def level_features(folder: Path, pictures: Sequence[Pixels] | Pictures) -> Values:
     """What the student in `folder` sees at all levels of its encoder: mean and deviation of each channel, (N,C).
 
-    The deepest level alone says little: in a small student most of its channels rise and fall as one.
+    The deepest level alone says little: in a small student most of its channels rise and fall as one. Raises as
+    `encoder_features` does.
     """
+    return _of_levels(
+        folder,
+        pictures,
+        lambda levels: [part for one in levels for part in (one.mean(dim=(2, 3)), one.std(dim=(2, 3), unbiased=False))],
+    )
+
+
+def _of_levels(
+    folder: Path, pictures: Sequence[Pixels] | Pictures, pool: Callable[[Sequence[Any]], Sequence[Any]]
+) -> Values:
+    """What `pool` makes of the levels of a student's encoder, each (B,C,h,w), side by side: (N,C)."""
     import torch
 
     from models.metrics import to_tensor
@@ -131,9 +127,11 @@ def level_features(folder: Path, pictures: Sequence[Pixels] | Pictures) -> Value
     with torch.inference_mode():
         for start in range(0, len(pictures), BATCH):
             levels = encoder(to_tensor(np.stack(list(pictures[start : start + BATCH]))))
-            found = [(one.mean(dim=(2, 3)), one.std(dim=(2, 3), unbiased=False)) for one in levels]
-            parts.append(torch.cat([figure for both in found for figure in both], dim=1).double().numpy())
-    return np.concatenate(parts)
+            parts.append(torch.cat(list(pool(levels)), dim=1).double().numpy())
+    found: Values = np.concatenate(parts)
+    if not np.isfinite(found).all():
+        raise UserError(f"{folder}: the student's encoder gives NaN for real pictures: train it again")
+    return found
 
 
 def count(values: Values) -> npt.NDArray[np.int64]:

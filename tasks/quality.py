@@ -102,6 +102,15 @@ def to_bytes(pictures: Floats) -> Pictures:
     return np.rint(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
 
 
+def painted(model: Model, pictures: Pictures, name: str) -> Pictures:
+    """What the model of that name makes of (N,S,S,3) uint8, BATCH at a time, as uint8."""
+    import torch
+
+    parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+    with torch.inference_mode():
+        return np.concatenate([to_bytes(checked(name, model(part), part.shape)) for part in parts])
+
+
 def measure_student(folder: Path, work: Work) -> tuple[dict[str, Columns], dict[str, Model]]:
     """Per-picture columns of every contestant by name, and the models that gave them."""
     import torch
@@ -229,15 +238,11 @@ def per_sample(columns: Columns, work: Work) -> list[dict[str, Any]]:
 
 def panels(work: Work, models: Mapping[str, Model], row: int) -> dict[str, Pictures]:
     """What the report shows of a test row: input, teacher, student and int8, each (S,S,3) uint8."""
-    import torch
-
     inputs, targets = np.asarray(work.inputs[row]), np.asarray(work.targets[row])
     files = work.exported["files"]
     shown = {"student": shown_file(files), "int8": shown_file(files, "int8")}
     pictures = {"input": inputs, "teacher": targets}
-    with torch.inference_mode():
-        for label, name in shown.items():
-            if name != TORCH or label == "student":
-                output = checked(name, models[name](inputs[None]), (1, *inputs.shape))[0]
-                pictures[label] = to_bytes(output)
+    for label, name in shown.items():
+        if name != TORCH or label == "student":
+            pictures[label] = painted(models[name], inputs[None], name)[0]
     return pictures

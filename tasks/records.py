@@ -111,6 +111,17 @@ def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     return [kind.from_json(value) for value in read_jsonl(path)]
 
 
+def rows_of(verdicts: Iterable[Verdict], split: SplitName, count: int, kept: Path) -> list[Verdict]:
+    """The verdict of each of the `count` rows of a split's arrays, by row, of those that the file `kept` lists.
+
+    Raises UserError where it lists others.
+    """
+    mine = sorted((one for one in verdicts if one.split == split), key=lambda one: one.index)
+    if [one.index for one in mine] != list(range(count)):
+        raise UserError(f"{kept} does not list the {count} rows of {split}.inputs.npy: curate again")
+    return mine
+
+
 def read_made(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """pairs.json, student.json and exported.json of a student; a UserError if one was not made from the one before."""
     pairs = read_json(folder / "pairs" / "pairs.json")

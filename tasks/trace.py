@@ -21,18 +21,13 @@ from models.effect import describe
 from models.errors import UserError
 from models.spread import spread
 from tasks.features import centre_square, level_features
-from tasks.files import (
-    check_sha256,
-    read_json,
-    read_jsonl,
-    sha256_bytes,
-)
+from tasks.files import check_sha256, read_json, read_jsonl, sha256_bytes
 from tasks.neighbours import Neighbours
 from tasks.outside import open_score
 from tasks.pair_errors import DIGITS, errors_of
 from tasks.params import load_params
 from tasks.pictures import Unfit, decode_picture
-from tasks.quality import Model, of_torch, open_file, scale, shown_file, to_bytes
+from tasks.quality import TORCH, Model, of_torch, open_file, painted, scale, shown_file
 from tasks.raw import read_manifest
 from tasks.records import Input, Pair, read_detector, read_made, read_records
 from tasks.shortfall import change_of
@@ -40,7 +35,7 @@ from tasks.stage import STUDENTS
 from tasks.trace_memory import Memory, remember
 from tasks.trace_page import Near, Traced, write
 from tasks.trace_verdict import Sign, capacity, copied, quantisation, under_represented
-from tasks.usual import in_words, manner
+from tasks.usual import MANNER_OF, in_words, manner
 
 Pictures = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
@@ -53,7 +48,6 @@ NEAR_SHARE, NEAR_LEAST, NEAR_MOST = 0.02, 12, 64
 SEARCHED = 8  # times as many as are shown, which are not to be crops of one input all
 OF_ONE_INPUT = 2
 LIMITS_SHOWN = 2  # of curation, for each pair
-MANNER_OF = 64  # training pictures that show what the student does everywhere
 BELOW_WORST_DB = 3.0  # int8 on this picture against the worst validation picture
 
 
@@ -68,9 +62,13 @@ def look(name: str, picture: Pictures, count: int) -> Traced:
     pairs, record, exported = read_made(folder)
     prepare_torch(torch.get_num_threads())
     memory = remember(name, pairs, record)
-    student = load_student(folder / "student")
-    phone = open_phone(folder, exported)
-    pictures = made_of(student, phone, picture)
+    network = load_student(folder / "student")
+    student = of_torch(network)
+    shown = shown_file(exported["files"], "int8")
+    file = next(one for one in exported["files"] if one["file"] == shown)
+    phone = open_phone(folder, file)
+    pictures = {"input": picture}
+    pictures |= {"student": painted(student, picture[None], TORCH)[0], "int8": painted(phone, picture[None], shown)[0]}
     features = level_features(folder / "student", [picture])
     index = Neighbours(memory.features)
     near_count = int(np.clip(NEAR_SHARE * len(memory.inputs), NEAR_LEAST, NEAR_MOST))
@@ -79,17 +77,18 @@ def look(name: str, picture: Pictures, count: int) -> Traced:
     scene, effect = describe(picture[None], pictures["student"][None])
     known = memory.inputs[spread(len(memory.inputs), MANNER_OF)]
     own = memory.usual.deviations(scene, effect)[0]
-    everywhere = manner(memory.usual, known, painted(student, known))
-    then = known_errors(folder, student, memory, rows[0].tolist())
+    everywhere = manner(memory.usual, known, painted(student, known, TORCH))
+    kept = read_json(folder / "student" / "errors.json")
+    then = known_errors(kept, network, memory, rows[0].tolist())
     sign, named = copied(memory.deviations, near, own, everywhere)
     signs = [
-        *float_and_phone(exported, pictures, name),
+        float_and_phone(file, pictures, load_params().student(name).gate.min_int8_psnr_db),
         under_represented(float(distances[0, 0]), between_inputs(index, memory), *outside(folder, picture)),
         sign,
-        fit(folder, memory, near, then),
+        fit(kept, memory, near, then),
     ]
-    shown = apart(memory, rows[0], count)
-    told = tell(folder, memory, rows[0, shown], distances[0, shown], then, phone, set(named.tolist()))
+    places = apart(memory, rows[0], count)
+    told = tell(folder, memory, rows[0, places], distances[0, places], then, phone, set(named.tolist()))
     teacher = read_json(folder / "raw" / "teacher.json")
     return Traced(name=name, pictures=pictures, teacher=teacher, signs=signs, near=told, named=named, memory=memory)
 
@@ -105,46 +104,28 @@ def apart(memory: Memory, rows: Rows, count: int) -> Rows:
     return np.array(places[:count], np.int64)
 
 
-def open_phone(folder: Path, exported: Mapping[str, Any]) -> Model:
+def open_phone(folder: Path, record: Mapping[str, Any]) -> Model:
     """The phone's file as a function; UserError for one that is not what was exported."""
-    name = shown_file(exported["files"], "int8")
-    record = next(one for one in exported["files"] if one["file"] == name)
-    check_sha256(folder / "exported" / name, record["sha256"], "exported model")
-    return open_file(folder / "exported" / name, record["runtime"])
+    path = folder / "exported" / record["file"]
+    check_sha256(path, record["sha256"], "exported model")
+    return open_file(path, record["runtime"])
 
 
-def made_of(student: Any, phone: Model, picture: Pictures) -> dict[str, Pictures]:
-    """The picture, and what the float student and the phone's file make of it, (S,S,3) uint8 each."""
-    made = painted(student, picture[None])[0]
-    return {"input": picture, "student": made, "int8": to_bytes(phone(picture[None]))[0]}
-
-
-def painted(student: Any, pictures: Pictures) -> Pictures:
-    """What the float student makes of (N,S,S,3) uint8."""
-    import torch
-
-    with torch.inference_mode():
-        return np.concatenate([to_bytes(of_torch(student)(one[None])) for one in pictures])
-
-
-def known_errors(folder: Path, student: Any, memory: Memory, rows: Sequence[int]) -> dict[int, float]:
-    """The float student's error on these rows, as its training left it where that was kept."""
-    kept = read_json(folder / "student" / "errors.json")
+def known_errors(kept: Mapping[str, Any], student: Any, memory: Memory, rows: Sequence[int]) -> dict[int, float]:
+    """The float student's error on these rows, as its training left it where errors.json, `kept`, has it."""
     known = dict(zip(kept["rows"], kept["error"], strict=True))
     rest = [row for row in rows if row not in known]
     known |= dict(zip(rest, errors_of(student, memory.inputs, memory.targets, rest), strict=True))
     return {row: known[row] for row in rows}
 
 
-def float_and_phone(exported: Mapping[str, Any], pictures: Mapping[str, Pictures], name: str) -> list[Sign]:
-    """The sign of quantisation."""
+def float_and_phone(record: Mapping[str, Any], pictures: Mapping[str, Pictures], least_psnr_db: float) -> Sign:
+    """The sign of quantisation; `record` is the phone's file's in exported.json, the last what the gate asks for."""
     from models.metrics import psnr_db, to_tensor
 
-    phone = shown_file(exported["files"], "int8")
-    worst = next(one["parity"]["worst_psnr_db"] for one in exported["files"] if one["file"] == phone)
-    found = float(psnr_db(to_tensor(scale(pictures["int8"])[None]), to_tensor(scale(pictures["student"])[None])))
-    least = max(load_params().student(name).gate.min_int8_psnr_db, worst - BELOW_WORST_DB)
-    return [quantisation(found, round(least, 1), phone)]
+    found = float(psnr_db(to_tensor(pictures["int8"][None]), to_tensor(pictures["student"][None])))
+    least = max(least_psnr_db, record["parity"]["worst_psnr_db"] - BELOW_WORST_DB)
+    return quantisation(found, round(least, 1), record["file"])
 
 
 def outside(folder: Path, picture: Pictures) -> tuple[float | None, str]:
@@ -165,9 +146,8 @@ def between_inputs(index: Neighbours, memory: Memory) -> Values:
     return nearest
 
 
-def fit(folder: Path, memory: Memory, near: Rows, then: Mapping[int, float]) -> Sign:
+def fit(kept: Mapping[str, Any], memory: Memory, near: Rows, then: Mapping[int, float]) -> Sign:
     """The sign of capacity, from how well the student knew the pairs near by and all as its training ended."""
-    kept = read_json(folder / "student" / "errors.json")
     change = sum(change_of(memory.inputs, memory.targets, kept["rows"]))
     overall = 1 - sum(kept["error"]) / max(change, 1e-12)
     asked = sum(change_of(memory.inputs, memory.targets, near.tolist()))

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from models.effect import describe
-from models.errors import UserError
 from tasks.features import level_features
 from tasks.files import check_sha256, sha256_json, write_bytes
 from tasks.progress import progress
-from tasks.records import Verdict, read_records
+from tasks.quality import read_pairs
+from tasks.records import Verdict, read_records, rows_of
 from tasks.stage import STUDENTS, work_folder
 from tasks.usual import Usual, find_usual
 
@@ -55,14 +55,9 @@ def remember(name: str, pairs: Mapping[str, Any], student: Mapping[str, Any]) ->
     for file, sha256 in pairs["files"].items():
         if file.startswith("train.") or file == "kept.jsonl":
             check_sha256(folder / "pairs" / file, sha256, "pairs")
-    inputs, targets = (
-        np.load(folder / "pairs" / f"train.{side}.npy", mmap_mode="r", allow_pickle=False)
-        for side in ("inputs", "targets")
-    )
-    verdicts = [one for one in read_records(folder / "pairs" / "kept.jsonl", Verdict) if one.split == "train"]
-    verdicts.sort(key=lambda one: one.index)
-    if [one.index for one in verdicts] != list(range(len(inputs))):
-        raise UserError(f"{folder}/pairs/kept.jsonl does not list the rows of train.inputs.npy: curate again")
+    inputs, targets = read_pairs(folder / "pairs", "train")
+    kept_file = folder / "pairs" / "kept.jsonl"
+    verdicts = rows_of(read_records(kept_file, Verdict), "train", len(inputs), kept_file)
     kept = _kept(name, sha256_json([VERSION, pairs["digest"], student["weights_sha256"]]), folder, inputs, targets)
     usual = find_usual(kept["scene"], kept["effect"], [one.input for one in verdicts])
     return Memory(verdicts=verdicts, inputs=inputs, targets=targets, usual=usual, **kept)

@@ -16,6 +16,7 @@ from models.errors import UserError
 
 Values = npt.NDArray[np.float64]
 
+MANNER_OF = 64  # training pictures that show what a student does everywhere
 LEAST = 60  # pairs; of fewer nothing is usual
 FOLDS = 5  # in which inputs are left out in turn
 HEARD = 0.75  # share that the fit is of

@@ -139,7 +139,9 @@ def test_the_shortfall_names_what_takes_most() -> None:
     assert [bar["bar"] for bar in bars] == [50, 0, 50, 0]
 
 
-def test_descriptions_do_not_depend_on_batches(folder: Path) -> None:
+def test_descriptions_do_not_depend_on_how_pictures_come() -> None:
     inputs = pictures(failures.BATCH + 3, 0)
-    for ours, theirs in zip(failures.described(inputs, effect(inputs)), describe(inputs, effect(inputs)), strict=True):
+    for ours, theirs in zip(
+        describe(iter(inputs), iter(effect(inputs))), describe(inputs, effect(inputs)), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
