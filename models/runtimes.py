@@ -2,8 +2,7 @@
 
 Whatever the runtime, an opened model is a callable on (1,S,S,3) float32 in [0,1], and on a strength of the effect if
 its file takes one (models/controls.py). A detector's file (models/outside.py) gives a number instead of a picture. The
-three steps of a call can be taken one by one, so that a benchmark times
-the runtime and not the copying around it.
+three steps of a call can be taken one by one, so that a benchmark times the runtime and not the copying around it.
 """
 
 from pathlib import Path

@@ -3,8 +3,7 @@
 Explained effect of the phone's file on test pictures is below the float student's by what quantisation takes; that is
 below its own on the training pictures by what unseen inputs take (more data would give it back); what is missing there
 is beyond the student as it is trained: capacity, loss or steps, which `python -m tasks.ceiling` tells apart by training
-students that differ in one of them. Where the teacher was asked twice, its disagreement with itself is what no student
-can reach. Called by tasks/evaluate.py.
+students that differ in one of them. Called by tasks/evaluate.py.
 """
 
 from collections.abc import Mapping, Sequence

@@ -55,9 +55,8 @@ def plant(workspace: Path, name: str, fault: str, params: Params, steps: int) ->
     """Make the workspace with wrong targets and a student of them; which training and test rows are of the kind."""
     own = workspace / STUDENTS / name
     shutil.copytree(STUDENTS / name / "pairs", own / "pairs")
-    for link, target in (("raw", STUDENTS / name / "raw"), ("inputs", Path("data/inputs")), ("models", Path("models"))):
-        place = {"raw": own / "raw", "inputs": workspace / "data/inputs", "models": workspace / "models"}[link]
-        place.symlink_to(target.absolute())
+    for lent in (STUDENTS / name / "raw", Path("data/inputs"), Path("models")):
+        (workspace / lent).symlink_to(lent.absolute())
     inputs, _ = read_pairs(own / "pairs", "train")
     tested, _ = read_pairs(own / "pairs", "test")
     wrong = dark(inputs, inputs)
