@@ -39,23 +39,33 @@ class Kept:
 
     pairs: list[Pair] = field(default_factory=list)
     digests: dict[str, Pair] = field(default_factory=dict)
-    hashes: Any = None
+    plain: Any = None  # indexes of their inputs' hashes, and of those of their mirror images
+    mirrored: Any = None
 
     def add(self, facts: Facts) -> None:
         """Take a pair in."""
-        if self.hashes is None:
+        if self.plain is None:
             import faiss
 
-            self.hashes = faiss.IndexBinaryFlat(64)
-        self.hashes.add(_bytes(facts.hashed))
+            self.plain, self.mirrored = faiss.IndexBinaryFlat(64), faiss.IndexBinaryFlat(64)
+        for index, hashed in zip((self.plain, self.mirrored), facts.hashes, strict=True):
+            index.add(_bytes(hashed))
         self.pairs.append(facts.pair)
         self.digests[facts.digest] = facts.pair
 
-    def nearest(self, hashed: int) -> tuple[int, Pair] | None:
-        """The kept pair whose hash differs in fewest bits, and in how many; None while there is none."""
-        if self.hashes is None:
+    def nearest(self, facts: Facts) -> tuple[int, Pair] | None:
+        """The kept pair whose input's hash differs in fewest bits, and in how many; None while there is none.
+
+        Held-out pairs are compared mirrored too: training sees its pictures both ways round (as tasks/splits.py does).
+        """
+        if self.plain is None:
             return None
-        bits, rows = self.hashes.search(_bytes(hashed), 1)
+        plain, mirrored = facts.hashes
+        ways = [(self.plain, plain)]
+        if facts.pair.split != "train":
+            ways += [(self.plain, mirrored), (self.mirrored, plain)]
+        found = [index.search(_bytes(hashed), 1) for index, hashed in ways]
+        bits, rows = min(found, key=lambda one: int(one[0][0, 0]))
         return int(bits[0, 0]), self.pairs[int(rows[0, 0])]
 
 
@@ -127,7 +137,7 @@ def duplicate(facts: Facts, kept: Kept, bounds: Bounds) -> str:
 
 def near_duplicate(facts: Facts, kept: Kept, bounds: Bounds) -> str:
     """A kept pair's input looks the same (perceptual hash)."""
-    found, limit = kept.nearest(facts.hashed), bounds.settings.near_duplicate_bits
+    found, limit = kept.nearest(facts), bounds.settings.near_duplicate_bits
     if found is None or found[0] > limit:
         return ""
     bits, twin = found

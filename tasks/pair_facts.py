@@ -37,7 +37,7 @@ class Facts:
     change: float  # mean absolute difference between input and target, 0..1
     contrast: float  # standard deviation of the target, 0..1
     digest: str  # of the input crop's pixels
-    hashed: int  # perceptual hash of the input crop
+    hashes: tuple[int, int]  # perceptual hashes of the input crop and of its mirror image
     scores: Mapping[str, float]
 
 
@@ -144,7 +144,7 @@ def _measure_pair(
         change=float(difference.mean()) / 255,
         contrast=float(target.std()) / 255,
         digest=pixel_digest(given),
-        hashed=perceptual_hashes(given)[0],
+        hashes=perceptual_hashes(given),
         scores=scores,
     )
     known = [*palette(given), burnt(given)]

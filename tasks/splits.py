@@ -21,6 +21,7 @@ from tasks import cutouts
 from tasks.faces import load_embedding
 from tasks.files import write_json
 from tasks.ingest import INPUTS
+from tasks.pair_set import stream
 from tasks.panel_inputs import check_not_taught, panel_digest, read_panel
 from tasks.params import Params, Splits, Student
 from tasks.pictures import perceptual_hashes
@@ -169,8 +170,8 @@ def check_crops(folder: Path, kept: Sequence[Verdict], origins: dict[str, str], 
     """Refuse crops on two sides that look the same; returns the fewest bits between any two."""
     hashes, rows = {}, {}
     for side in SPLITS:
-        crops = np.load(folder / f"{side}.inputs.npy", mmap_mode="r", allow_pickle=False)
-        hashes[side] = np.array([perceptual_hashes(np.asarray(crop)) for crop in crops], np.uint64).reshape(-1, 2)
+        crops = stream(folder / f"{side}.inputs.npy")
+        hashes[side] = np.array([perceptual_hashes(crop) for crop in crops], np.uint64).reshape(-1, 2)
         rows[side] = {one.index: one for one in kept if one.split == side}
     least: int | None = None
     for first, second in combinations(SPLITS, 2):

@@ -25,6 +25,7 @@ from tasks.pair_facts import Facts
 from tasks.params import Params, parse_params
 from tasks.pictures import Pixels, crop_and_resize, turn_hue
 from tasks.planted_faults import FAULTS
+from tasks.raw import Shard
 from tasks.records import SPLITS, Pair, Verdict, read_records, write_records
 
 SIZE = 64
@@ -207,9 +208,14 @@ def test_a_rejected_pair_does_not_reject_others(run: Run) -> None:
     assert "fine" in kept
 
 
+MIRROR = 0x5555_5555_5555_5555  # what mirroring does to a made-up hash
+
+
 def facts_of(number: int, split: str, hashed: int, contrast: float, change: float) -> Facts:
     pair = record(str(number), split)
-    return Facts(pair=pair, change=change, contrast=contrast, digest=str(hashed), hashed=hashed, scores={})
+    return Facts(
+        pair=pair, change=change, contrast=contrast, digest=str(hashed), hashes=(hashed, hashed ^ MIRROR), scores={}
+    )
 
 
 SMALL = st.sampled_from([0.0, 0.015, 0.3])
@@ -227,8 +233,10 @@ def test_kept_and_rejected_are_all_and_no_kept_pair_resembles_another(
     for split in SPLITS:
         rows = [verdict.index for verdict in kept if verdict.split == split]
         assert rows == list(range(len(rows)))
-    hashes = [facts[int(verdict.pair)].hashed for verdict in kept]
-    assert all((a ^ b).bit_count() > 3 for i, a in enumerate(hashes) for b in hashes[:i])
+    hashes = [facts[int(verdict.pair)].hashes for verdict in kept]
+    assert all((a ^ b).bit_count() > 3 for i, (a, _) in enumerate(hashes) for b, _ in hashes[:i])
+    held_out = [i for i, verdict in enumerate(kept) if verdict.split != "train"]
+    assert all((hashes[i][1] ^ b).bit_count() > 3 for i in held_out for b, _ in hashes[:i])
     counts = count_yield(verdicts)
     assert all(count["pairs"] == sum(count.values()) - count["pairs"] for count in counts.values())
 
@@ -243,6 +251,46 @@ def test_the_hashes_of_many_kept_pairs_are_all_compared() -> None:
         assert rules.near_duplicate(close, kept, bounds([], LIMITS)) == (
             f"2 bits from train pair {place}, near_duplicate_bits is 3"
         )
+
+
+def test_a_held_out_pair_that_looks_like_a_mirrored_training_pair_is_dropped() -> None:
+    kept = Kept()
+    hashed = 0x0123_4567_89AB_CDEF
+    kept.add(facts_of(1, "train", hashed, 1.0, 1.0))
+    twin = facts_of(2, "train", hashed ^ MIRROR, 1.0, 1.0)
+    assert rules.near_duplicate(twin, kept, bounds([], LIMITS)) == ""  # training mirrors its pictures anyway
+    held_out = facts_of(3, "test", hashed ^ MIRROR, 1.0, 1.0)
+    assert (
+        rules.near_duplicate(held_out, kept, bounds([], LIMITS)) == "0 bits from train pair 1, near_duplicate_bits is 3"
+    )
+
+
+def test_arrays_are_what_numpy_saves_and_are_streamed_back(tmp_path: Path) -> None:
+    from tasks import pair_set
+
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    np.save(tmp_path / "expected.npy", pictures)
+    verdicts = judge(
+        [facts_of(row, "train", 0x9E37_79B9_7F4A_7C15 * (row + 1) % 2**64, 1.0, 1.0) for row in range(5)],
+        bounds([], LIMITS),
+        {},
+    )
+    arrays = pair_set.Arrays(tmp_path, verdicts, 32)
+    for rows in ([3, 4], [0, 1, 2]):  # wherever a shard's pairs belong
+        pairs = [facts_of(row, "train", 0, 1.0, 1.0).pair for row in rows]
+        arrays.take(Shard(pairs=pairs, inputs=pictures[rows], targets=255 - pictures[rows]))
+    arrays.close()
+    assert (tmp_path / "train.inputs.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    np.testing.assert_array_equal(np.load(tmp_path / "train.targets.npy"), 255 - pictures)
+    assert np.load(tmp_path / "val.inputs.npy").shape == (0, 32, 32, 3)
+    np.testing.assert_array_equal(list(pair_set.stream(tmp_path / "train.inputs.npy")), pictures)
+    with (tmp_path / "train.inputs.npy").open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(UserError, match="ends too early: run dvc repro curate"):
+        list(pair_set.stream(tmp_path / "train.inputs.npy"))
+    (tmp_path / "train.inputs.npy").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="is no array"):
+        list(pair_set.stream(tmp_path / "train.inputs.npy"))
 
 
 def damage_pixels() -> None:

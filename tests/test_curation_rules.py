@@ -19,7 +19,9 @@ def facts(name: str, split: str = "train", contrast: float = 0.3, **scores: floa
     """A pair with these scores that resembles no other."""
     hashed = int(np.random.default_rng(list(name.encode())).integers(2**63))
     pair = record(name, split)
-    return Facts(pair=pair, change=0.3, contrast=contrast, digest=name, hashed=hashed, scores=scores)
+    return Facts(
+        pair=pair, change=0.3, contrast=contrast, digest=name, hashes=(hashed, ~hashed & (2**64 - 1)), scores=scores
+    )
 
 
 def with_limits(**limits: Any) -> Curate:

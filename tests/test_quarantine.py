@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
             change=0.3,
             contrast=0.3,
             digest=name,
-            hashed=0xFFFF << 12 * row,
+            hashes=(0xFFFF << 12 * row, 0xF0F0 << 12 * row),
             scores={"cast": score},
         )
         for row, (name, score) in enumerate(SCORES.items())
