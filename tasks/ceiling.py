@@ -4,8 +4,9 @@ The report says what quantisation and unseen inputs take (tasks/shortfall.py); w
 training. Reads pairs/ of data/students/NAME. Trains, without the rounding of int8, the student as its block says, one
 twice as wide, one by the pixel loss alone, one for twice the steps, and one on half of the inputs; of each the
 explained effect on the test pictures is measured in float. What the student gains over the one on half of the inputs is
-what as many again may bring. Writes OUT (default: data/ceiling/NAME): ceiling.json and ceiling.md. May be killed and
-run again.
+what as many again may bring. Where the teacher was asked twice (`pairs.again`), how near it comes to itself stands
+beside them: that is the ceiling, as no student can foretell a seed. Writes OUT (default: data/ceiling/NAME):
+ceiling.json and ceiling.md. May be killed and run again.
 
 Command: python -m tasks.ceiling --student NAME [--steps 600] [--seeds 0 1] [--out FOLDER]
 """
@@ -22,7 +23,9 @@ from tasks.files import replacing_folder, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
 from tasks.params import changed_student, load_params
+from tasks.quality import read_pairs
 from tasks.recipes import make, measure
+from tasks.shortfall import asked_again, to_itself
 from tasks.stage import STUDENTS, guarded
 
 FOUND = Path("data/ceiling")
@@ -78,12 +81,20 @@ def ceiling(name: str, out: Path, steps: int | None, seeds: Sequence[int]) -> No
             folder = make(params, name, changed, 0.5 if label == HALF else 1.0)
             found.setdefault(label, []).append(measure(folder, pairs))
     told = judge({label: mean(one["explained_effect"] for one in of_seeds) for label, of_seeds in found.items()})
+    told["teacher_to_itself"] = teacher_to_itself(pairs)
     about = {"student": name, "steps": steps or block.train.steps, "seeds": list(seeds), "machine": machine()}
     table = to_table(told)
     with replacing_folder(out) as made:
         write_json(made / "ceiling.json", about | told)
         write_text(made / "ceiling.md", f"{table}\n{told['verdict']}\n")
     print(f"{table}\n{told['verdict']}")
+
+
+def teacher_to_itself(pairs: Path) -> float | None:
+    """Explained effect of the teacher's own second answers; None where it was not asked twice."""
+    taught = read_pairs(pairs, "train")
+    found = to_itself(asked_again(pairs / "kept.jsonl", len(taught[0])), *taught)
+    return None if found is None else round(found, 6)
 
 
 def judge(explained: Mapping[str, float]) -> dict[str, Any]:
@@ -109,6 +120,8 @@ def to_table(told: Mapping[str, Any]) -> str:
     for label, value in told["explained_effect"].items():
         what = STANDS_FOR[label][0] if label in STANDS_FOR else ""
         lines.append([label, f"{value:.3f}", what, f"{told['gains'][what]:+.3f}" if what else ""])
+    if told["teacher_to_itself"] is not None:
+        lines.append(["the teacher, with another seed", f"{told['teacher_to_itself']:.3f}", "the ceiling", ""])
     return markdown(["student", "explained effect", "stands for", "gain"], lines)
 
 

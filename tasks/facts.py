@@ -308,7 +308,12 @@ def _evaluate(params: Params, name: str, block: Student) -> StageFacts:
         made_from={"pairs": pairs["digest"], **{file["file"]: file["sha256"] for file in exported["files"]}},
         figures={
             "quality": of_phone | others | {TORCH: quality["student"]} | quality["baselines"],
-            "shortfall": quality["shortfall"]["parts"] | {"training": quality["shortfall"]["training"]},
+            "shortfall": quality["shortfall"]["parts"]
+            | {
+                key: value
+                for key in ("training", "teacher_to_itself")
+                if (value := quality["shortfall"][key]) is not None
+            },
             "failures": failures,
             "panel": panel.get("phone") or {},
         },

@@ -75,7 +75,7 @@ class Pair(Record):
     stops: float = 0.0  # by which its exposure was changed
     gamma: float = 1.0  # to whose power its light was taken
     again: int | None = None  # the seed with which the teacher was asked once more, where it was
-    disagreement: float | None = None  # mean absolute difference of its two answers, 0..1
+    disagreement: float | None = None  # root mean square difference of its two answers, 0..1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,7 +128,7 @@ def answer(job: Job, inputs: Pixels | None, teacher: Teacher) -> Answers:
 
 
 def _disagreement(job: Job, shown: Pixels, values: Values, row: int, teacher: Teacher) -> float | None:
-    """Mean absolute difference between the teacher's answer of a row and one with another seed, if it is asked again.
+    """Root mean square difference of the teacher's answer of a row and one with another seed, if it is asked again.
 
     None where either is no picture: that is another matter than two pictures.
     """
@@ -139,7 +139,7 @@ def _disagreement(job: Job, shown: Pixels, values: Values, row: int, teacher: Te
     first, second = values[row], other[0]
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return None
-    return round(float(np.abs(np.clip(first, 0, 1) - np.clip(second, 0, 1)).mean()), 6)
+    return round(float(np.square(np.clip(first, 0, 1) - np.clip(second, 0, 1)).mean() ** 0.5), 6)
 
 
 def write_shard(job: Job, inputs: Pixels | None, answers: Answers) -> None:

@@ -50,7 +50,7 @@ def test_what_gains_most_is_what_limits(change: dict[str, float], verdict: str) 
     told = ceiling.judge(EFFECTS | change)
     assert told["verdict"].startswith(verdict)
     assert set(told["gains"]) == {"capacity", "loss", "steps", "data"}
-    assert ceiling.to_table(told).count("\n") == 2 + len(EFFECTS | change)
+    assert ceiling.to_table(told | {"teacher_to_itself": None}).count("\n") == 2 + len(EFFECTS | change)
 
 
 def test_students_are_made_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
@@ -62,9 +62,12 @@ def test_students_are_made_and_measured(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ceiling, "make", make)
     monkeypatch.setattr(ceiling, "measure", lambda folder, pairs: {"explained_effect": 0.1 * int(str(folder))})
+    monkeypatch.setattr(ceiling, "teacher_to_itself", lambda pairs: 0.93)
     monkeypatch.chdir(repository)
     ceiling.ceiling("oil", tmp_path / "out", 40, [3])
     assert [share for _, share in made] == [1.0, 1.0, 1.0, 1.0, 0.5]
     assert [block["train"]["steps"] for block, _ in made] == [40, 40, 40, 80, 40]
     assert {block["train"]["seed"] for block, _ in made} == {3}
-    assert "| twice the steps | 0.400 | steps | +0.300 |" in (tmp_path / "out/ceiling.md").read_text()
+    table = (tmp_path / "out/ceiling.md").read_text()
+    assert "| twice the steps | 0.400 | steps | +0.300 |" in table
+    assert "| the teacher, with another seed | 0.930 | the ceiling |" in table

@@ -437,10 +437,9 @@ class Moody:
 
     def __call__(self, inputs: Any, seeds: Any) -> Any:
         self.asked += [seed for seed in seeds if seed]  # check_need times it with seed 0
-        return (
-            inputs.astype(np.float32) / 510
-            + np.array([seed % 5 / 10 for seed in seeds], np.float32)[:, None, None, None]
-        )
+        moods = np.array([seed % 5 / 10 for seed in seeds], np.float32)[:, None, None, None]
+        right_half = np.arange(inputs.shape[2])[:, None] >= inputs.shape[2] // 2
+        return inputs.astype(np.float32) / 510 + moods * right_half
 
 
 def test_a_share_of_the_pairs_is_asked_for_again_without_changing_any(
@@ -461,7 +460,7 @@ def test_a_share_of_the_pairs_is_asked_for_again_without_changing_any(
     assert len(moody.asked) == 7 + 14
     for pair in twice:
         assert pair.again is not None
-        apart = abs(pair.again % 5 - pair.seed % 5) / 10
+        apart = abs(pair.again % 5 - pair.seed % 5) / 10 / 2**0.5  # of half of the picture
         assert pair.disagreement == pytest.approx(apart, abs=1e-5)
 
 
