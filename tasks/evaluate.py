@@ -15,12 +15,13 @@ from typing import Any
 from tasks.control_quality import control_quality, open_slider, slider_strip
 from tasks.failures import Judged, find_failures
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
+from tasks.input_slices import cluster_strips, input_slices
 from tasks.intervals import figure_intervals
 from tasks.likeness import likeness
 from tasks.panel_inputs import read_panel
 from tasks.panel_quality import panel_quality
 from tasks.params import Params, Student
-from tasks.phone import student_evidence, with_detector, with_video
+from tasks.phone import student_evidence, with_detector, with_failures, with_video, with_yield
 from tasks.quality import (
     COLOUR_AFFINE,
     IDENTITY,
@@ -38,7 +39,7 @@ from tasks.quality import (
 )
 from tasks.records import Input, Verdict, made_files, read_detector, read_made, read_records, rows_of
 from tasks.report import Evidence, write_report
-from tasks.shortfall import shortfall
+from tasks.shortfall import asked_again, shortfall
 from tasks.stage import STUDENTS, student_main
 from tasks.target import judged_file, without_addresses
 
@@ -55,13 +56,17 @@ def evaluate(params: Params, name: str, student: Student) -> None:
     detector = read_detector(folder / "detector")
     gate = with_video(student_evidence(work, models, columns, smooth), video)
     gate = with_detector(gate, detector, work.student["weights_sha256"])
+    yields = read_json(folder / "pairs" / "yield.json")
+    judged = judged_failures(folder, work, models)
+    gate = with_failures(with_yield(gate, yields), judged)
     quality = summarise(columns, work, gate, smooth)
     quality["panel"] = panel_quality(read_panel(), work, columns, judged_file(work.exported["files"])["file"])
     slider = open_slider(folder, work)
     control = control_quality(folder, work, *slider) if slider else None
     if control:
         quality["control"] = control
-    judged = add_findings(quality, folder, work, models, columns)
+    quality["failures"] = judged.to_json()
+    add_findings(quality, folder, work, models, columns)
     evidence = Evidence(
         name=name,
         quality=quality,
@@ -69,7 +74,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         exported=work.exported,
         student=work.student,
         pairs=work.pairs,
-        yields=read_json(folder / "pairs" / "yield.json"),
+        yields=yields,
         curation=read_json(folder / "pairs" / "curation.json"),
         curve=read_jsonl(folder / "student" / "curve.jsonl"),
         exportability=read_json(folder / "exportability" / "exportability.json"),
@@ -77,6 +82,7 @@ def evaluate(params: Params, name: str, student: Student) -> None:
         video=video,
         detector=detector,
         clip={path.name: path.read_bytes() for path in sorted((folder / "video").glob("clip.*"))},
+        clusters=cluster_strips(work.inputs, work.slices),
         slider=slider_strip(slider[1], work.inputs) if slider else b"",
         failures=judged.pictures,
         inputs=used_inputs(folder / "pairs" / "kept.jsonl", INPUTS),
@@ -101,8 +107,8 @@ def evaluate(params: Params, name: str, student: Student) -> None:
 
 def add_findings(
     quality: dict[str, Any], folder: Path, work: Work, models: Mapping[str, Model], columns: Mapping[str, Columns]
-) -> Judged:
-    """Put into quality.json what says why: intervals, likeness, what limits the student, and where it fails."""
+) -> None:
+    """Put into quality.json what says why: intervals, likeness, and what limits the student."""
     files = work.exported["files"]
     phone, float_file = judged_file(files)["file"], shown_file(files)
     quality["intervals"] = {
@@ -114,10 +120,16 @@ def add_findings(
         key: quality["files"][file]["explained_effect"] for key, file in (("phone", phone), ("float", float_file))
     }
     errors = read_json(folder / "student" / "errors.json")
-    quality["shortfall"] = shortfall(explained, errors, *read_pairs(folder / "pairs", "train"))
-    judged = find_failures(folder, models, {"student": float_file, "int8": phone}, work.verdicts)
-    quality["failures"] = judged.to_json()
-    return judged
+    taught = read_pairs(folder / "pairs", "train")
+    again = asked_again(folder / "pairs" / "kept.jsonl", len(taught[0]))
+    quality["shortfall"] = shortfall(explained, errors, *taught, again)
+
+
+def judged_failures(folder: Path, work: Work, models: Mapping[str, Model]) -> Judged:
+    """Where teacher, student or both fail on the test pictures."""
+    files = work.exported["files"]
+    shown = {"student": shown_file(files), "int8": judged_file(files)["file"]}
+    return find_failures(folder, models, shown, work.verdicts)
 
 
 def read_work(folder: Path, inputs: Path) -> Work:
@@ -141,6 +153,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
         targets=test_targets,
         verdicts=verdicts,
         photos=[groups.get(verdict.input, verdict.input) for verdict in verdicts],
+        slices=input_slices(test_inputs, verdicts, read_panel()),
     )
 
 

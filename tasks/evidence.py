@@ -59,6 +59,11 @@ class Evidence(Record):
     detector_false_positives: float | None = None  # share of the test inputs on which the effect fades
     detector_note: str = ""  # of how many inputs and photos that is, or why there is no detector
     without_detector: bool = False  # the stage is left out, so that nothing is to be judged
+    dropped: float | None = None  # share of the teacher's answers that curation dropped for what they show
+    copied_failures: float | None = None  # share of the test pictures on which it repeats its teacher's failure
+    invented_failures: float | None = None  # and on which it fails where its teacher does not (tasks/failures.py)
+    failures_note: str = ""  # of how many pictures
+    without_failures: str = ""  # why nothing could be judged
     structure_kept: float | None = None  # of the input's edges; 1 all, 0 none (models/stability.py)
     p90_ms: float | None = None  # on one thread of `target`
     target: str = "local"  # of the benchmark's targets the one that the gate asks for

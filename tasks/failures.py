@@ -17,6 +17,7 @@ import numpy.typing as npt
 from models.effect import describe
 from models.errors import UserError
 from models.spread import spread
+from tasks.curation_rules import BESIDE
 from tasks.files import read_json
 from tasks.quality import Model, Pictures, painted, read_pairs
 from tasks.raw import read_manifest, read_shard
@@ -28,7 +29,6 @@ Values = npt.NDArray[np.float64]
 MOST = 5000  # training pairs, evenly, that say what is usual
 SHOWN = 6  # in the gallery
 BATCH = 16
-UNSEEN = ("duplicate", "near-duplicate")  # rules that say nothing about what the teacher made
 KEPT = "unusual"
 
 
@@ -53,12 +53,26 @@ class Judged:
     tested: int  # kept test pictures that were looked at
     why_not: str = ""  # nothing could be judged
 
+    @property
+    def copied(self) -> int:
+        """Failures of the teacher's that the student repeats."""
+        return sum(one.copied for one in self.rows)
+
+    @property
+    def invented(self) -> int:
+        """Failures of the student's own."""
+        return sum(one.invented for one in self.rows)
+
+    @property
+    def looked_at(self) -> int:
+        """Test pictures, those that curation dropped included."""
+        return self.tested + sum(one.rule not in ("", KEPT) for one in self.rows)
+
     def to_json(self) -> dict[str, Any]:
         """As in quality.json."""
-        copied, invented = (sum(getattr(one, key) for one in self.rows) for key in ("copied", "invented"))
-        known = sum(bool(one.rule) for one in self.rows)
-        told = {"tested": self.tested, "known": known, "copied": copied, "invented": invented, "why_not": self.why_not}
-        return told | {"rows": [one.to_json() for one in self.rows]}
+        told = {"tested": self.tested, "known": sum(bool(one.rule) for one in self.rows)}
+        told |= {"copied": self.copied, "invented": self.invented, "looked_at": self.looked_at}
+        return told | {"why_not": self.why_not, "rows": [one.to_json() for one in self.rows]}
 
 
 def find_failures(
@@ -101,7 +115,7 @@ def tested(folder: Path, verdicts: Sequence[Verdict]) -> Iterator[tuple[Pictures
     dropped = {
         one.pair: one
         for one in read_records(folder / "pairs" / "rejected.jsonl", Verdict)
-        if one.split == "test" and one.rule not in UNSEEN
+        if one.split == "test" and one.rule not in BESIDE
     }
     if dropped:
         yield from _dropped(folder, dropped)

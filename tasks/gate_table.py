@@ -5,6 +5,7 @@ from tasks.rules import RULES
 
 VERSUS = {name for name, measure in RULES.items() if measure.versus}
 OF_DETECTOR = {"max_detector_false_positives"}
+OF_FAILURES = {"max_copied_failures", "max_invented_failures"}
 
 
 def gate_table(decision: Decision) -> str:
@@ -21,8 +22,9 @@ def gate_table(decision: Decision) -> str:
     ]
     for rules, why in (
         (VERSUS, "there is no champion"),
-        (RULES.keys() - VERSUS - OF_DETECTOR, "the teacher was not asked for video"),
+        (RULES.keys() - VERSUS - OF_DETECTOR - OF_FAILURES, "the teacher was not asked for video"),
         (OF_DETECTOR, "the stage detector is left out"),
+        (OF_FAILURES, "too little is known of what the teacher usually does"),
     ):
         names = ", ".join(f"`{name}`" for name in decision.skipped if name in rules)
         if names:

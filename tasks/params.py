@@ -411,6 +411,10 @@ class Gate(Section):
     max_flicker_over_teacher: PositiveFloat
     # Share of the test inputs on which the detector has the effect fade; not judged where the stage is left out.
     max_detector_false_positives: Fraction
+    max_dropped: Fraction  # of all the teacher's answers, dropped by curation for what they show
+    # Of the test pictures (tasks/failures.py); not judged where there are too few pairs to say what is usual.
+    max_copied_failures: Fraction  # on which the student repeats a failure of its teacher's
+    max_invented_failures: Fraction  # on which it fails and its teacher does not
     min_test_samples: Positive
     # Quality against the champion, both on the same inputs; not judged where there is no champion.
     min_gain_over_champion: float  # explained effect of the new teacher: the lower end of the paired 95 % interval

@@ -9,14 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from models.errors import UserError
+from tasks.curation_rules import BESIDE
 from tasks.evidence import Evidence
+from tasks.failures import Judged
 from tasks.intervals import LEAST_PHOTOS
 from tasks.quality import BATCH, COLOUR_AFFINE, DIGITS, Columns, Floats, Model, Pictures, Work, checked, pooled, rounded
-from tasks.slices import by_photo, halves
+from tasks.slices import by_photo, halves, named
 from tasks.target import LOCAL, judged_file, of_target, p90_on_target
 
 MIB = 2**20
-LEAST_ALARMS = 8  # test pictures: of fewer a share says nothing
+LEAST_PICTURES = 8  # of the test side: of fewer a share says nothing
 
 
 def student_evidence(
@@ -70,9 +72,28 @@ def with_detector(evidence: Evidence, detector: Mapping[str, Any], weights: str)
         return replace(evidence, detector_note=note, without_detector=detector["left_out"])
     alarm = detector["alarms"]["fades"]
     told = f"{alarm['samples']} pictures of {alarm['photos']} photo{'s' if alarm['photos'] != 1 else ''}"
-    if alarm["photos"] < LEAST_PHOTOS or alarm["samples"] < LEAST_ALARMS:
+    if alarm["photos"] < LEAST_PHOTOS or alarm["samples"] < LEAST_PICTURES:
         return replace(evidence, detector_note=f"cannot be told from {told}")
     return replace(evidence, detector_false_positives=alarm["found"], detector_note=f"on {told}")
+
+
+def with_yield(evidence: Evidence, yields: Mapping[str, Mapping[str, int]]) -> Evidence:
+    """The same with the share of the teacher's answers that curation dropped for what they show (yield.json)."""
+    made = sum(counts["pairs"] for counts in yields.values())
+    whole = sum(counts.get(rule, 0) for counts in yields.values() for rule in ("kept", *BESIDE))
+    return replace(evidence, dropped=round(1 - whole / made, DIGITS) if made else None)
+
+
+def with_failures(evidence: Evidence, judged: Judged) -> Evidence:
+    """The same with the shares of the test pictures on which the student copies a failure, or invents one."""
+    if judged.why_not:
+        return replace(evidence, without_failures=judged.why_not)
+    looked_at = judged.looked_at
+    told = f"on {looked_at} picture{'s' if looked_at != 1 else ''}"
+    if looked_at < LEAST_PICTURES:
+        return replace(evidence, without_failures=f"there are failures to be told {told} only")
+    copied, invented = (round(getattr(judged, key) / looked_at, DIGITS) for key in ("copied", "invented"))
+    return replace(evidence, copied_failures=copied, invented_failures=invented, failures_note=told)
 
 
 def on_target(
@@ -108,5 +129,5 @@ def picture_evidence(name: str, model: Model, columns: Columns, work: Work) -> E
         structure_kept=round(stability.structure_kept(steady, work.inputs), DIGITS),
         test_samples=len(work.inputs),
         photos=by_photo(columns, work.photos),
-        slices=halves(columns, metrics.join(scenes)),
+        slices=halves(columns, metrics.join(scenes)) + named(columns, work.slices.masks),
     )

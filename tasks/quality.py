@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from tasks.evidence import Evidence
+from tasks.input_slices import NO_SLICES, InputSlices
 from tasks.intervals import explained_interval
 from tasks.progress import progress
 from tasks.records import Verdict
@@ -41,6 +42,7 @@ class Work:
     targets: Pictures
     verdicts: list[Verdict]  # of the test rows, in their order
     photos: list[str]  # the group of each test row's input
+    slices: InputSlices = NO_SLICES  # besides the halves
 
 
 def read_pairs(folder: Path, split: str) -> tuple[Pictures, Pictures]:

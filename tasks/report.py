@@ -125,6 +125,7 @@ class Evidence:
     detector: Json  # detector.json, with what latency.json says under `latency`
     clip: Mapping[str, bytes]  # the files of video/ that the page shows, by name
     failures: Mapping[int, Mapping[str, Pictures]]  # of quality's failures the pictures to show, by place
+    clusters: Mapping[str, bytes]  # by name a PNG of the inputs that are typical of it, side by side
     slider: bytes  # a PNG of pictures at several strengths; empty where the student has no slider
     inputs: Sequence[Input]
 
@@ -157,6 +158,8 @@ def write_report(
             write_bytes(images / f"failure-{place}-{panel}.png", png(picture))
     if evidence.detector["sets"]:
         write_text(images / "detector.svg", scores_svg(evidence.detector))
+    for name, data in evidence.clusters.items():
+        write_bytes(images / f"{name.replace(' ', '-')}.png", data)
     if evidence.slider:
         write_bytes(images / "slider.png", evidence.slider)
     write_bytes(folder / "curves.png", curve_png(evidence.curve))

@@ -25,6 +25,8 @@ TEACHER = "the teacher's pictures"
 TEACHER_VIDEO = "the teacher on the same frames"
 INPUTS = "the inputs themselves"
 USUAL = "the test inputs as they are"
+LIMITS = "the limits of curation"
+USUAL_ANSWERS = "what the teacher usually makes of such inputs"
 TARGET = "the target"
 CHAMPION_TEACHER = "the champion, on the teacher's pictures"
 CHAMPION_INPUTS = "the champion, on the inputs themselves"
@@ -198,6 +200,16 @@ def detector_false_positives(evidence: Evidence) -> Found | None:
     return Found(evidence.detector_false_positives, evidence.detector_note)
 
 
+def failures(name: str) -> Callable[[Evidence], Found | None]:
+    """A share of the test pictures that fail; None where nothing could be judged, and the evidence says why."""
+
+    def find(evidence: Evidence) -> Found | None:
+        found = getattr(evidence, name)
+        return None if evidence.without_failures and found is None else Found(found, evidence.failures_note)
+
+    return find
+
+
 def p90_on_target(evidence: Evidence) -> Found:
     """p90 on the target the gate asks for; where it is missing there, why."""
     return Found(evidence.p90_ms, evidence.target_note)
@@ -248,6 +260,17 @@ RULES: dict[str, Measure] = {
     ),
     "max_detector_false_positives": Measure(
         words="false alarms of the detector", against=USUAL, own=detector_false_positives
+    ),
+    "max_dropped": Measure(
+        words="share of the teacher's answers that curation dropped", against=LIMITS, own=figure("dropped")
+    ),
+    "max_copied_failures": Measure(
+        words="share of pictures with a failure of the teacher's copied",
+        against=USUAL_ANSWERS,
+        own=failures("copied_failures"),
+    ),
+    "max_invented_failures": Measure(
+        words="share of pictures with a failure of its own", against=USUAL_ANSWERS, own=failures("invented_failures")
     ),
     "min_test_samples": Measure(words="number of test pairs", against=TEACHER, own=figure("test_samples")),
     "min_gain_over_champion": Measure(

@@ -1,4 +1,4 @@
-"""The test set in parts, so that a mean does not hide where a student is bad: by photo, and in halves.
+"""The test set in parts, so that a mean does not hide where a student is bad: by photo, in halves, and in slices.
 
 From figures per crop to sums per part; pure numpy, called by tasks/quality.py.
 """
@@ -40,6 +40,11 @@ def halves(columns: Columns, scene: Columns) -> tuple[Slice, ...]:
         below = scene[of] <= np.median(scene[of])
         slices += [part(lower, columns, below), part(upper, columns, ~below)]
     return tuple(slices)
+
+
+def named(columns: Columns, masks: Mapping[str, npt.NDArray[np.bool_]]) -> tuple[Slice, ...]:
+    """Sums over the crops of each slice, (N,) by name."""
+    return tuple(part(name, columns, chosen) for name, chosen in masks.items())
 
 
 def part(name: str, columns: Columns, chosen: npt.NDArray[np.bool_]) -> Slice:

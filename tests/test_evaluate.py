@@ -214,6 +214,7 @@ def test_what_limits_it_and_where_it_fails_is_told(made: Path) -> None:
     assert shortfall["training"] == pytest.approx(1 - 0.001 * TRAIN / change, abs=1e-4)
     assert shortfall["parts"]["quantisation"] == pytest.approx(shortfall["float"] - shortfall["phone"], abs=1e-5)
     assert shortfall["parts"]["data"] == pytest.approx(shortfall["training"] - shortfall["float"], abs=1e-5)
+    assert shortfall["teacher_to_itself"] is None and found["evidence"]["dropped"] == pytest.approx(1 / 9, abs=1e-6)
     assert "6 training pairs of 3 inputs do not show what is usual" in found["failures"]["why_not"]
     text = (made / "report/index.html").read_text()
     assert 'id="limits"' in text and "Nothing could be judged" in text

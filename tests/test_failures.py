@@ -1,5 +1,6 @@
 """A teacher's failures on test pictures are found, and so is whether a student copies them or fails on its own."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from scenes import scene
 
 from models.effect import describe
 from tasks import failures, shortfall
+from tasks.evidence import Evidence
 from tasks.failures import find_failures
 from tasks.files import sha256_bytes, sha256_file, write_json, write_jsonl
+from tasks.phone import with_failures, with_yield
 from tasks.quality import Floats, Pictures
 from tasks.records import Verdict, write_records
 
@@ -135,8 +138,47 @@ def test_the_shortfall_names_what_takes_most() -> None:
         assert worst == expected or (expected == "" and found["parts"][worst] < 0.06)
     lacking = shortfall.shortfall({"phone": 0.5, "float": 0.5}, errors | {"error": [0.0, 0.0]}, inputs, targets)
     assert lacking["limited_by"] == "data" and lacking["parts"]["data"] == pytest.approx(0.5)
+    assert lacking["teacher_to_itself"] is None and lacking["asked_again"] == 0
     bars = shortfall.shown_parts(lacking)
     assert [bar["bar"] for bar in bars] == [50, 0, 50, 0]
+
+
+def test_what_a_teacher_owes_to_the_seed_is_no_fault_of_the_students() -> None:
+    """A student that answers with the mean of all seeds lies half as far from each answer as two answers do."""
+    random = np.random.default_rng(0)
+    inputs = pictures(8, 0)
+    spread = 40.0
+    mean = effect(inputs).astype(float) * 0.5 + 60
+    first, second = (
+        np.clip(mean + random.normal(0, spread, (len(inputs), 1, 1, 1)), 0, 255).astype(np.uint8) for _ in range(2)
+    )
+    apart = {row: float(np.sqrt(np.square((first[row] / 255) - (second[row] / 255)).mean())) for row in range(8)}
+    error = np.square((first - mean) / 255).mean(axis=(1, 2, 3))
+    errors = {"rows": list(range(8)), "error": error.tolist()}
+    change = np.square((first.astype(float) - inputs) / 255).mean(axis=(1, 2, 3)).sum()
+    explained = 1 - error.sum() / change
+    found = shortfall.shortfall({"phone": explained, "float": explained}, errors, inputs, first, apart)
+    assert found["teacher_to_itself"] == pytest.approx(1 - sum(one**2 for one in apart.values()) / change, abs=1e-5)
+    assert found["asked_again"] == 8
+    lost = found["parts"]["chance"]
+    assert lost == pytest.approx(min(1 - explained, (1 - found["teacher_to_itself"]) / 2), abs=1e-5)
+    assert found["parts"]["rest"] == pytest.approx(1 - explained - lost, abs=1e-5) and lost > 0.4 * (1 - explained)
+    assert sum(found["parts"].values()) == pytest.approx(1 - explained, abs=1e-5)
+
+
+def test_the_gate_is_told_of_failures_and_of_what_curation_dropped(folder: Path) -> None:
+    found = judged(folder, lambda pictures: grey(effect(pictures)))
+    few = with_failures(Evidence(), found)
+    assert few.without_failures == "there are failures to be told on 7 pictures only" and few.copied_failures is None
+    many = with_failures(Evidence(), dataclasses.replace(found, tested=19))
+    assert many.failures_note == "on 20 pictures" and many.copied_failures == found.copied / 20
+    assert with_failures(Evidence(), dataclasses.replace(found, why_not="too few")).without_failures == "too few"
+    yields = {
+        "train": {"pairs": 90, "kept": 70, "near-duplicate": 5, "duplicate": 5, "cast": 8, "decision": 2},
+        "test": {"pairs": 10, "kept": 10},
+    }
+    assert with_yield(Evidence(), yields).dropped == pytest.approx(0.1)
+    assert with_yield(Evidence(), {"train": {"pairs": 0, "kept": 0}}).dropped is None
 
 
 def test_descriptions_do_not_depend_on_how_pictures_come() -> None:

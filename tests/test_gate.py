@@ -32,6 +32,9 @@ LIMITS = Gate(
     max_flicker=12.0,
     max_flicker_over_teacher=2.0,
     max_detector_false_positives=0.25,
+    max_dropped=0.3,
+    max_copied_failures=0.1,
+    max_invented_failures=0.15,
     min_test_samples=8,
     min_gain_over_champion=0.0,
     min_worst_slice_gain=-0.05,
@@ -104,6 +107,18 @@ def test_a_detector_that_is_left_out_is_not_judged_and_one_that_cannot_be_told_o
     assert decision.reason == "false alarms of the detector cannot be told from 4 pictures of 1 photo"
 
 
+def test_failures_that_could_not_be_judged_are_named() -> None:
+    names = ("max_copied_failures", "max_invented_failures")
+    unjudged = {"copied_failures": None, "invented_failures": None, "without_failures": "9 training pairs"}
+    decision = decide(good(**unjudged), champion(), LIMITS)
+    assert decision.passed and decision.skipped == names
+    told = "Not judged, as too little is known of what the teacher usually does: "
+    assert told + ", ".join(f"`{name}`" for name in names) in gate_table(decision)
+    # Where there is a figure it counts, whatever is told beside it; without a reason a missing one fails.
+    assert judged(**(unjudged | {"copied_failures": 0.5})) == ["max_copied_failures"]
+    assert judged(copied_failures=None) == ["max_copied_failures"]
+
+
 def test_flicker_beside_a_teacher_that_was_not_asked_is_not_judged() -> None:
     decision = decide(good(flicker_over_teacher=None, without_teacher="it costs"), champion(), LIMITS)
     assert decision.passed and decision.skipped == ("max_flicker_over_teacher",)
@@ -146,6 +161,11 @@ def test_flicker_beside_a_teacher_that_was_not_asked_is_not_judged() -> None:
         ({"flicker_over_teacher": 2.01}, ["max_flicker_over_teacher"]),
         ({"detector_false_positives": 0.25}, []),
         ({"detector_false_positives": 0.26}, ["max_detector_false_positives"]),
+        ({"dropped": 0.3}, []),
+        ({"dropped": 0.31}, ["max_dropped"]),
+        ({"copied_failures": 0.1, "invented_failures": 0.15}, []),
+        ({"copied_failures": 0.11}, ["max_copied_failures"]),
+        ({"invented_failures": 0.16}, ["max_invented_failures"]),
         ({"structure_kept": 0.501}, []),
         ({"structure_kept": 0.499}, ["max_structure_drop"]),
         ({"p90_ms": 7.5}, []),

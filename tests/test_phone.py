@@ -21,7 +21,8 @@ NOT_OF_PICTURES = {  # filled in as of a good file, so that only the pictures ca
     name: getattr(good(), name)
     for name in (
         *("measured_sha256", "shipped_sha256", "int8_psnr_db", "banding", "flicker_over_teacher"),
-        *("p90_ms", "file_bytes", "bundle_mib", "detector_false_positives"),
+        *("p90_ms", "file_bytes", "bundle_mib", "detector_false_positives", "dropped"),
+        *("copied_failures", "invented_failures"),
     )
 }
 ABOUT_EFFECT = {"min_explained_effect", "min_explained_effect_low", "min_above_colour_affine", "min_worst_slice"}

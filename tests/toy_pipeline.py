@@ -162,6 +162,7 @@ def write(stage: str, out: Path) -> None:
         quality |= {"per_sample": [{"row": 0, "psnr_db": 1.0}]}
         parts = {"quantisation": 0.0, "data": 0.1, "rest": 0.1}
         quality["shortfall"] = {"phone": 0.8, "float": 0.8, "training": 0.9, "parts": parts, "limited_by": "data"}
+        quality["shortfall"] |= {"teacher_to_itself": None, "asked_again": 0}
         quality["failures"] = {"tested": 1, "known": 0, "copied": 0, "invented": 0, "why_not": "", "rows": []}
         (out / "quality.json").write_text(json.dumps(quality))  # as a bug would: NaN is let through
         (out / "index.html").write_text(f"<title>{seed}</title>")
