@@ -13,7 +13,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from tasks.charts import png
-from tasks.clusters import Clusters, embedded
 from tasks.panel_inputs import PanelInput
 from tasks.records import Verdict
 
@@ -40,6 +39,8 @@ def input_slices(
     inputs: npt.NDArray[np.uint8], verdicts: Sequence[Verdict], panel: Sequence[PanelInput]
 ) -> InputSlices:
     """The slices of the test rows: inputs (N,S,S,3), perhaps memory-mapped, and their verdicts (N,)."""
+    from tasks.clusters import Clusters, embedded  # torch, which the command line does without
+
     masks: dict[str, Mask] = {}
     frozen = {one.digest for one in panel}
     of_panel = np.array([verdict.input in frozen for verdict in verdicts], bool)
