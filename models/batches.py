@@ -5,8 +5,10 @@ very batches it would have seen.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,38 @@ def to_tensor(images: Array) -> Tensor:
 def to_floats(images: Tensor) -> Tensor:
     """(B,H,W,3) uint8 on any device -> (B,3,H,W) float32 in [0,1] there, in channels_last memory order."""
     return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What a student is given, and what it is taught by, all of one length B."""
+
+    inputs: Tensor
+    targets: Tensor
+    controls: tuple[Tensor, ...] = ()  # what the student takes besides: strengths, a mask of words
+    about: Mapping[str, Tensor] = field(default_factory=dict)  # what terms may ask for by name: labels, rows
+
+
+class Source(Protocol):
+    """Where the training loop has its batches from."""
+
+    batch_size: int
+
+    def batch(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
+        """The tensors of a step on the CPU, a pure function of the step; `share` picks the rows of one process."""
+        ...
+
+    def raw(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
+        """The same as bytes, as they cross to a GPU."""
+        ...
+
+    def made_of(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The batch that `raw` is the bytes of, on the device these are on."""
+        ...
+
+    def parts(self, batch: tuple[Tensor, ...]) -> Batch:
+        """Which tensor is what."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +152,11 @@ class Batches:
         """The batch that `raw` is the bytes of, on the device these are on."""
         inputs, targets = raw
         return to_floats(inputs), to_floats(targets)
+
+    def parts(self, batch: tuple[Tensor, ...]) -> Batch:
+        """Inputs and targets, and the strength if there is one."""
+        inputs, targets, *controls = batch
+        return Batch(inputs=inputs, targets=targets, controls=tuple(controls))
 
     def raw(self, step: int, share: slice = slice(None)) -> tuple[Tensor, ...]:
         """Two (B,crop,crop,3) tensors of bytes, which cross to a GPU in a quarter of the time that floats take."""

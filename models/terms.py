@@ -37,6 +37,7 @@ class Look:
     step: int
     share: float  # of the training that lies behind, in [0,1)
     controls: tuple[Tensor, ...] = ()  # what the student takes besides, each (B,)
+    about: Mapping[str, Tensor] = field(default_factory=dict)  # of the batch, by name: labels, rows
     inner: Mapping[str, Tensor] = field(default_factory=dict)  # what the student's modules gave, by `Term.paths`
     parts: Mapping[str, Part] = field(default_factory=dict)  # of the terms before this one
 

@@ -1,9 +1,9 @@
-"""The training loop: AdamW, warm-up then cosine, an average of the weights, checkpoints without pickle.
+"""The training loop: AdamW or SGD, warm-up then cosine or steps, an average of the weights, checkpoints without pickle.
 
 Step t depends on the state after step t-1 and on t alone, so a run that was killed and resumed ends with
 the same bits as one that was not (on CPU with a fixed number of threads). Asked to stop by Ctrl-C or SIGTERM, it ends
-the step it is at, keeps its state and stops. What is learnt from is terms (models/terms.py); the loop knows no pictures
-but in `validate`.
+the step it is at, keeps its state and stops. What is learnt from is terms (models/terms.py) on batches that say what
+the student is given (models/batches.py); the loop knows neither pictures nor classes.
 
 Several processes, started by accelerate's or torch's launcher, share each batch; what they find is averaged
 (models/processes.py), so a checkpoint of any number of them is gone on from by any other.
@@ -18,22 +18,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.batches import Array, Batches, to_tensor
+from models.batches import Batch, Source
 from models.checkpoints import restore_about, restore_state, save_state
 from models.errors import UserError
 from models.processes import agree, average_buffers, average_gradients, stop_when_asked
 from models.terms import Look, Part, Term, inner_outputs, share_of_gradient, total
+from models.validation import Check
 
 Line = dict[str, Any]
 GPU_MAKERS = 4  # threads that make batches for a GPU
-REPLAYED = "replay.val_explained_effect"  # in a line of the curve: of the older pairs, while new ones are learnt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,9 @@ class Recipe:
     validate_every: int
     precision: str = "no"  # accelerate's mixed_precision
     compile: bool = False
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9  # of SGD
+    milestones: tuple[float, ...] = ()  # shares of the steps at which the rate falls to a tenth; none: it is a cosine
 
 
 @dataclass(slots=True)
@@ -68,8 +71,16 @@ def begin(student: nn.Module, recipe: Recipe, terms: Sequence[Term]) -> Training
     student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(student, multi_avg_fn=moving_average(recipe.ema_decay), use_buffers=True)
     learning = [*student.parameters(), *(weight for term in terms for weight in term.beside())]
-    optimizer = torch.optim.AdamW(learning, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    optimizer = make_optimizer(learning, recipe)
     return Training(student, average, optimizer, nn.ModuleList(terms))
+
+
+def make_optimizer(weights: Sequence[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """What the weights learn by."""
+    rates = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(weights, momentum=recipe.momentum, **rates)
+    return torch.optim.AdamW(weights, fused=True, **rates)
 
 
 def moving_average(decay: float) -> Callable[..., None]:
@@ -87,14 +98,19 @@ def moving_average(decay: float) -> Callable[..., None]:
 
 
 def rate(step: int, recipe: Recipe) -> float:
-    """The share of the learning rate at a step: linear warm-up, then a cosine to 0 (Loshchilov & Hutter 2017)."""
+    """The share of the learning rate at a step: linear warm-up, then a cosine to 0 (Loshchilov & Hutter 2017).
+
+    Or a tenth of it from each milestone on (He et al. 2016).
+    """
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
+    if recipe.milestones:
+        return 0.1 ** sum(step >= milestone * recipe.steps for milestone in recipe.milestones)
     share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * share))
 
 
-def train_step(training: Training, batch: tuple[Tensor, ...], recipe: Recipe, accelerator: Accelerator) -> Line:
+def train_step(training: Training, batch: Batch, recipe: Recipe, accelerator: Accelerator) -> Line:
     """One update; returns the step's losses as floats. Raises UserError when the loss is not finite."""
     share = rate(training.step, recipe)
     for group in training.optimizer.param_groups:
@@ -117,20 +133,18 @@ def train_step(training: Training, batch: tuple[Tensor, ...], recipe: Recipe, ac
     return line
 
 
-def _judge(
-    training: Training, batch: tuple[Tensor, ...], recipe: Recipe, accelerator: Accelerator
-) -> tuple[Look, Tensor]:
+def _judge(training: Training, batch: Batch, recipe: Recipe, accelerator: Accelerator) -> tuple[Look, Tensor]:
     """What the student makes of a batch, and the loss by all terms."""
-    inputs, targets, *controls = batch
     paths = [path for term in training.terms for path in term.paths]  # type: ignore[union-attr]
     with inner_outputs(training.student, paths) as inner:
         with accelerator.autocast():
-            output = training.student(inputs, *controls)
+            output = training.student(batch.inputs, *batch.controls)
         look = Look(
             student=training.student,
-            inputs=inputs,
-            controls=tuple(controls),
-            targets=targets,
+            inputs=batch.inputs,
+            controls=batch.controls,
+            targets=batch.targets,
+            about=batch.about,
             output=output.float(),
             step=training.step,
             share=training.step / recipe.steps,
@@ -155,38 +169,19 @@ def _told(step: int, loss: Tensor, parts: dict[str, Part]) -> Line:
     return line
 
 
-@torch.no_grad()
-def validate(model: nn.Module, inputs: Array, targets: Array, device: torch.device) -> dict[str, float]:
-    """Mean absolute and squared error over whole pairs, and the explained effect (models/metrics.py)."""
-    model.eval()
-    absolute = squared = effect = 0.0
-    for start in range(0, len(inputs), 4):
-        x, y = to_tensor(inputs[start : start + 4]).to(device), to_tensor(targets[start : start + 4]).to(device)
-        error = model(x) - y
-        absolute += error.abs().sum().item()
-        squared += error.square().sum().item()
-        effect += (x - y).square().sum().item()
-    return {
-        "val_l1": absolute / inputs.size,
-        "val_mse": squared / inputs.size,
-        "val_explained_effect": 1 - squared / effect if effect else 0.0,
-    }
-
-
 def run(
     training: Training,
-    batches: Batches,
-    validation: tuple[Array, Array],
+    batches: Source,
+    check: Check,
     recipe: Recipe,
     accelerator: Accelerator,
     checkpoint: Path,
     show: Callable[[Training, Line], None],
-    replayed: tuple[Array, Array] | None = None,
 ) -> nn.Module:
     """Train to the last step, saving `checkpoint` on the way; returns the averaged student in eval mode.
 
-    Each validation tells what is left of the older pairs `replayed` too. KeyboardInterrupt, with everything saved,
-    where the process was asked to stop.
+    What `check` finds of the average is told in the curve. KeyboardInterrupt, with everything saved, where the process
+    was asked to stop.
     """
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     to_device(training, accelerator.device)
@@ -201,7 +196,7 @@ def run(
             line = train_step(training, next(following), recipe, accelerator)
             last = training.step == recipe.steps
             if accelerator.is_main_process:
-                note(training, line, validation, recipe, accelerator.device, replayed)
+                note(training, line, check, recipe, accelerator.device)
             stops = agree(bool(asked), accelerator)
             if accelerator.is_main_process and (last or stops or training.step % recipe.checkpoint_every == 0):
                 save_checkpoint(training, checkpoint)
@@ -212,7 +207,7 @@ def run(
 
 
 @contextmanager
-def ahead(batches: Batches, step: int, mine: slice, device: torch.device) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+def ahead(batches: Source, step: int, mine: slice, device: torch.device) -> Iterator[Iterator[Batch]]:
     """Batches from a step on, on the device, without end, each made in a thread while one before is learnt from.
 
     A GPU learns from a batch sooner than one thread has made the next, and takes the bytes itself apart.
@@ -224,12 +219,14 @@ def ahead(batches: Batches, step: int, mine: slice, device: torch.device) -> Ite
             return batches.batch(step, mine)
         return tuple(part.pin_memory() for part in batches.raw(step, mine))  # copied while the GPU works
 
-    def following() -> Iterator[tuple[Tensor, ...]]:
+    def following() -> Iterator[Batch]:
         waiting = deque(pool.submit(make, later) for later in range(step, step + makers))
         for later in itertools.count(step + makers):
             ready = waiting.popleft().result()
             waiting.append(pool.submit(make, later))
-            yield ready if on_cpu else batches.made_of(tuple(part.to(device, non_blocking=True) for part in ready))
+            if not on_cpu:
+                ready = batches.made_of(tuple(part.to(device, non_blocking=True) for part in ready))
+            yield batches.parts(ready)
 
     makers = 1 if on_cpu else GPU_MAKERS
     with ThreadPoolExecutor(makers, thread_name_prefix="batches") as pool:
@@ -250,20 +247,17 @@ def to_device(training: Training, device: torch.device) -> None:
 def note(
     training: Training,
     line: Line,
-    validation: tuple[Array, Array],
+    check: Check,
     recipe: Recipe,
     device: torch.device,
-    replayed: tuple[Array, Array] | None = None,
 ) -> None:
     """Add to the curve what belongs there: every tenth step, and a validation where it is due."""
     last = training.step == recipe.steps
     if training.step % 10 == 0 or "shares" in line or last:
         training.curve.append(line)
     if training.step % recipe.validate_every == 0 or last:
-        found = validate(training.average, *validation, device)
-        if replayed:
-            found[REPLAYED] = validate(training.average, *replayed, device)["val_explained_effect"]
-        training.curve.append({"step": training.step, **found})
+        training.average.eval()
+        training.curve.append({"step": training.step, **check(training.average, device)})
 
 
 def _parts(training: Training) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:

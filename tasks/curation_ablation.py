@@ -56,6 +56,7 @@ def train(params: Params, block: Student, shard: Shard, rows: Sequence[int], fol
     from models.batches import Batches
     from models.students import build_student
     from models.training import begin, run
+    from models.validation import on_pairs
     from tasks.learning import make_recipe, make_terms
     from tasks.progress import progress
     from tasks.taught import batching
@@ -65,12 +66,12 @@ def train(params: Params, block: Student, shard: Shard, rows: Sequence[int], fol
     steps = block.train.steps
     recipe = replace(make_recipe(params, block), validate_every=steps, checkpoint_every=steps)
     batches = Batches(shard.inputs[rows], shard.targets[rows], **batching(block))
-    val = of_split(shard, "val")
+    check = on_pairs(of_split(shard, "val"))
     folder.mkdir(parents=True, exist_ok=True)
     training = begin(student, recipe, make_terms(block, student))
     with progress("curation-ablation", steps, "steps") as advance:
         checkpoint = folder / "checkpoint.safetensors"
-        return run(training, batches, val, recipe, Accelerator(), checkpoint, lambda *_: advance(1))
+        return run(training, batches, check, recipe, Accelerator(), checkpoint, lambda *_: advance(1))
 
 
 def of_split(shard: Shard, split: str) -> tuple[Pixels, Pixels]:

@@ -50,6 +50,7 @@ CODE = (
     "students.py",
     "terms.py",
     "training.py",
+    "validation.py",
 )
 ROUNDING_CODE = ("quantise_aware.py",)  # besides, where it is asked for
 
@@ -148,6 +149,7 @@ def learn(
     from models.batches import Batches, Graded, open_pairs
     from models.controls import Controlled
     from models.training import begin, resume, run
+    from models.validation import on_pairs
 
     training = begin(student, recipe, make_terms(block, student) if terms is None else terms)
     if resume(training, checkpoint):
@@ -167,8 +169,8 @@ def learn(
                 watch(training, line)
 
         accelerator = Accelerator(mixed_precision=recipe.precision)
-        validation = open_pairs(folder, "val")
-        average = run(training, batches, validation, recipe, accelerator, checkpoint, show, replayed)
+        check = on_pairs(open_pairs(folder, "val"), replayed)
+        average = run(training, batches, check, recipe, accelerator, checkpoint, show)
     # Back from where it was trained: what comes after reads pictures on the CPU.
     return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
 

@@ -119,7 +119,7 @@ def left_of_replay(student: "nn.Module", older: Path) -> dict[str, float]:
     import torch
 
     from models.batches import open_pairs
-    from models.training import REPLAYED, validate
+    from models.validation import REPLAYED, validate
 
     found = validate(student, *open_pairs(older, "val"), torch.device("cpu"))
     return {REPLAYED: found["val_explained_effect"]}
@@ -130,7 +130,7 @@ def forgetting(curve: "list[Line]", replay: Mapping[str, Any], block: Student) -
 
     `replay` is their pairs.json.
     """
-    from models.training import REPLAYED
+    from models.validation import REPLAYED
 
     share, before, after = block.train.replay.share, curve[0][REPLAYED], curve[-1][REPLAYED]
     print(f"train: of the replayed pairs' effect {before:.3f} was explained before, {after:.3f} is now")

@@ -23,7 +23,8 @@ from models.teachers.folders import folder_sha256
 from models.teachers.student import StudentTeacher
 from models.terms import Pictures
 from models.torch_setup import prepare_torch
-from models.training import begin, run, validate
+from models.training import begin, run
+from models.validation import on_pairs, validate
 from tasks.learning import make_recipe, publish
 from tasks.params import load_params
 
@@ -57,7 +58,7 @@ class Bench:
         training = begin(student, recipe, [Pictures(block.train.losses)])
         checkpoint = self.out / f"{name}.checkpoint.safetensors"
         few = pairs[0][:4], pairs[1][:4]  # the validation in between is not what is told
-        trained = run(training, batches, few, recipe, Accelerator(cpu=True), checkpoint, lambda *_: None)
+        trained = run(training, batches, on_pairs(few), recipe, Accelerator(cpu=True), checkpoint, lambda *_: None)
         checkpoint.unlink()
         publish(self.out / name, trained, {"architecture": architecture, "size": block.pairs.size}, training.curve)
         return name

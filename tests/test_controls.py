@@ -23,6 +23,7 @@ from models.students import UNet, build_student, load_student
 from models.terms import Pictures
 from models.torch_setup import prepare_torch
 from models.training import begin, run
+from models.validation import on_pairs
 from tasks import quantise
 from tasks.control_quality import STRIP, STRIP_ROWS, control_quality, open_slider, slider_figures, slider_strip
 from tasks.files import sha256_file, write_json
@@ -123,7 +124,7 @@ def learnt(folder: Path, pairs: tuple[np.ndarray, np.ndarray], power: int) -> di
     training = begin(build_student(ARCHITECTURE, SIZE, "strength"), settings, [Pictures(LOSSES)])
     batches = Few(*pairs, batch_size=8, crop=64, seed=3)
     batches.power = power
-    made = run(training, batches, pairs, settings, Accelerator(cpu=True), folder / "state", lambda *_: None)
+    made = run(training, batches, on_pairs(pairs), settings, Accelerator(cpu=True), folder / "state", lambda *_: None)
 
     def slide(pictures: np.ndarray, strength: float) -> np.ndarray:
         x = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255

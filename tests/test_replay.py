@@ -13,7 +13,7 @@ from test_train import STUDENT, here  # noqa: F401 - a fixture
 from models.batches import Batches, Replay, open_pairs
 from models.errors import UserError
 from models.students import load_student
-from models.training import REPLAYED, validate
+from models.validation import REPLAYED, validate
 from tasks.facts import _train, numbers
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
 from tasks.panel_inputs import PanelInput, write_panel

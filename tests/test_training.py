@@ -17,6 +17,7 @@ from models.students import build_student
 from models.terms import Pictures, Term
 from models.torch_setup import prepare_torch
 from models.training import Line, Recipe, Training, begin, moving_average, rate, resume, run
+from models.validation import on_pairs
 
 LOSSES = {"pixel": 1.0, "structure": 0.2, "gradient": 0.5, "chroma": 0.5}
 
@@ -63,7 +64,8 @@ def train(
         if stop_after == training.step:
             raise KeyboardInterrupt
 
-    run(training, batches, pairs, settings, Accelerator(cpu=True), folder / "checkpoint.safetensors", show)
+    checkpoint = folder / "checkpoint.safetensors"
+    run(training, batches, on_pairs(pairs), settings, Accelerator(cpu=True), checkpoint, show)
     return training
 
 
@@ -73,12 +75,15 @@ def test_overfits_four_pairs(tmp_path: Path, pairs: tuple[np.ndarray, np.ndarray
     assert training.curve[-2]["loss"] < 0.4 * training.curve[0]["loss"]
 
 
-def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Path, pairs: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("by", [{}, {"optimizer": "sgd", "milestones": (0.5,)}])
+def test_stopped_and_resumed_ends_with_the_same_bits(
+    tmp_path: Path, pairs: tuple[np.ndarray, np.ndarray], by: dict[str, Any]
+) -> None:
     camera = Camera(**CAMERA)
-    whole = train(tmp_path / "whole", pairs, recipe(), camera=camera)
+    whole = train(tmp_path / "whole", pairs, recipe(**by), camera=camera)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "parts", pairs, recipe(), stop_after=6, camera=camera)
-    parts = train(tmp_path / "parts", pairs, recipe(), camera=camera)
+        train(tmp_path / "parts", pairs, recipe(**by), stop_after=6, camera=camera)
+    parts = train(tmp_path / "parts", pairs, recipe(**by), camera=camera)
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, parts.average.state_dict()[name]), name
     assert whole.curve == parts.curve
@@ -102,6 +107,13 @@ def test_learning_rate_warms_up_and_ends_near_zero() -> None:
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1)
     assert rates[-1] < 0.004
+
+
+def test_learning_rate_falls_to_a_tenth_at_each_milestone() -> None:
+    settings = recipe(steps=240, warmup_steps=0, milestones=(150 / 240, 180 / 240, 210 / 240))
+    rates = [rate(step, settings) for step in range(240)]
+    assert [rates.count(one) for one in sorted(set(rates), reverse=True)] == [150, 30, 30, 30]
+    assert rates[239] == pytest.approx(1e-3)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(pairs: tuple[np.ndarray, np.ndarray]) -> None:
