@@ -153,7 +153,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
         targets=test_targets,
         verdicts=verdicts,
         photos=[groups.get(verdict.input, verdict.input) for verdict in verdicts],
-        slices=input_slices(test_inputs, verdicts, read_panel()),
+        slices=input_slices(test_inputs, verdicts, read_panel(), read_pairs(folder / "pairs", "train")[0]),
     )
 
 

@@ -12,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from models.spread import spread
 from tasks.charts import png
 from tasks.panel_inputs import PanelInput
 from tasks.records import Verdict
 
 Mask = npt.NDArray[np.bool_]
+Pictures = npt.NDArray[np.uint8]
 
 PANEL_SLICE = "panel"
 SEED = 0
+MOST = 2000  # training inputs, evenly, that say which clusters there are
 TYPICAL = 4  # inputs that show what a cluster is
 SHOWN_SIDE = 96  # pixels of each
 
@@ -36,9 +39,12 @@ NO_SLICES = InputSlices({}, {})
 
 
 def input_slices(
-    inputs: npt.NDArray[np.uint8], verdicts: Sequence[Verdict], panel: Sequence[PanelInput]
+    inputs: Pictures, verdicts: Sequence[Verdict], panel: Sequence[PanelInput], taught: Pictures
 ) -> InputSlices:
-    """The slices of the test rows: inputs (N,S,S,3), perhaps memory-mapped, and their verdicts (N,)."""
+    """The slices of the test rows: inputs (N,S,S,3), perhaps memory-mapped, and their verdicts (N,).
+
+    Clusters are those of the training inputs `taught` (M,S,S,3), of which there are more; a test row is in the nearest.
+    """
     from tasks.clusters import Clusters, embedded  # torch, which the command line does without
 
     masks: dict[str, Mask] = {}
@@ -46,16 +52,17 @@ def input_slices(
     of_panel = np.array([verdict.input in frozen for verdict in verdicts], bool)
     if of_panel.any():
         masks[PANEL_SLICE] = of_panel
-    vectors = embedded(inputs)
-    clusters = Clusters(vectors, SEED)
+    clusters = Clusters(embedded(np.asarray(taught[spread(len(taught), MOST)])), SEED)
     typical: dict[str, list[int]] = {}
     if len(clusters) > 1:
-        distances = clusters.distances(vectors)
+        distances = clusters.distances(embedded(inputs))
+        nearest = distances.argmin(axis=1)
         for number in range(len(clusters)):
-            name = f"cluster {number + 1}"
-            masks[name] = clusters.labels == number
-            rows = np.flatnonzero(masks[name])
-            typical[name] = _apart(rows[np.argsort(distances[rows, number], kind="stable")], verdicts)
+            rows = np.flatnonzero(nearest == number)
+            if len(rows):
+                name = f"cluster {number + 1}"
+                masks[name] = nearest == number
+                typical[name] = _apart(rows[np.argsort(distances[rows, number], kind="stable")], verdicts)
     return InputSlices(masks, typical)
 
 
@@ -67,7 +74,7 @@ def _apart(rows: npt.NDArray[np.intp], verdicts: Sequence[Verdict]) -> list[int]
     return list(first.values())[:TYPICAL]
 
 
-def cluster_strips(inputs: npt.NDArray[np.uint8], slices: InputSlices) -> dict[str, bytes]:
+def cluster_strips(inputs: Pictures, slices: InputSlices) -> dict[str, bytes]:
     """By cluster a PNG of its typical inputs side by side."""
     return {
         name: png(np.concatenate([_small(np.asarray(inputs[row])) for row in rows], axis=1))
@@ -75,5 +82,5 @@ def cluster_strips(inputs: npt.NDArray[np.uint8], slices: InputSlices) -> dict[s
     }
 
 
-def _small(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _small(picture: Pictures) -> Pictures:
     return np.asarray(Image.fromarray(picture).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BOX))
