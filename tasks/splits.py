@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from tasks import cutouts
+from tasks.arrays import stream
 from tasks.faces import load_embedding
 from tasks.files import write_json
 from tasks.ingest import INPUTS
-from tasks.pair_set import stream
 from tasks.panel_inputs import check_not_taught, panel_digest, read_panel
 from tasks.params import Params, Splits, Student
 from tasks.pictures import perceptual_hashes
