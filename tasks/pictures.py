@@ -38,17 +38,17 @@ class Unfit(Exception):
         self.detail = detail
 
 
-def decode_picture(data: bytes) -> Pixels:
+def decode_picture(data: bytes, *, grey: bool = False) -> Pixels:
     """Upright RGB pixels (H,W,3) of an image file's bytes; transparency becomes white.
 
-    Raises Unfit: broken, animated, grey (a file without colour channels) or huge (a decompression bomb).
+    Raises Unfit: broken, animated, huge (a decompression bomb), or without colour channels, unless `grey` ones do.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata in pictures it decodes well
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _upright_rgb(image)
+                return _upright_rgb(image, grey)
         except Unfit:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -62,12 +62,12 @@ def decode_picture(data: bytes) -> Pixels:
             ) from None
 
 
-def _upright_rgb(image: Image.Image) -> Pixels:
+def _upright_rgb(image: Image.Image, grey: bool) -> Pixels:
     # MPO is what many phones write as .jpg: a photo with a preview behind it, so no animation.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise Unfit("animated", f"{frames} frames or pages; give the one you mean as a still picture")
-    if image.mode in GREY_MODES or image.mode.startswith("I;"):
+    if not grey and (image.mode in GREY_MODES or image.mode.startswith("I;")):
         raise Unfit("grey", f"no colour channels (mode {image.mode})")
     upright = ImageOps.exif_transpose(image)
     if "A" in upright.getbands() or "transparency" in upright.info:

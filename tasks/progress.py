@@ -19,7 +19,10 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
-    """Yield a function to call with how many more units are done; the display goes to stderr."""
+    """Yield a function to call with how many more units are done; the display goes to stderr.
+
+    A total of 0 is one that nobody knows.
+    """
     yield from _bar(what, total, unit) if sys.stderr.isatty() else _lines(what, total, unit)
 
 
@@ -36,7 +39,7 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
     )
     started, done = time.monotonic(), 0
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, rate="")
+        task = bar.add_task(what, total=total or None, rate="")
 
         def advance(count: int, note: str = "") -> None:
             nonlocal done
@@ -55,13 +58,13 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Advance]:
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if now - last < LINE_EVERY_S and done < total:
+        if now - last < LINE_EVERY_S and (done < total or not total):
             return
         last = now
         rate = done / max(now - started, 1e-9)
-        left = (total - done) / rate if rate else 0.0
+        of, left = (f"/{total}", f", {(total - done) / max(rate, 1e-9):.0f} s left") if total else ("", "")
         told = f", {note}" if note else ""
-        line = f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left{told}"
+        line = f"{what}: {done}{of} {unit}, {rate:.1f} {unit}/s{left}{told}"
         print(line, file=sys.stderr, flush=True)
 
     yield advance
