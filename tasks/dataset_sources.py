@@ -188,7 +188,7 @@ def table(settings: TableDataset) -> Iterator[Found]:
 
 def _with_picture(found: Found, value: Any, folder: Path, size: int) -> Found:
     """A picture that a cell names or holds."""
-    about = {"origin": found.origin, "label": found.label, "side": found.side}
+    about: dict[str, Any] = {"origin": found.origin, "label": found.label, "side": found.side}
     if isinstance(value, Mapping):  # as Hugging Face's datasets store pictures
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
