@@ -32,7 +32,7 @@ from tasks.coverage_figures import (
 )
 from tasks.coverage_page import write_page
 from tasks.drift import compare_features
-from tasks.face_figures import SIZES, TONES, FaceFigures, measure_faces
+from tasks.face_figures import ALL_POSES, EYES, SIZES, TONES, FaceFigures, measure_faces
 from tasks.features import FEATURES, Features, plain_features
 from tasks.files import replacing_folder, write_json
 from tasks.neighbours import Neighbours
@@ -48,7 +48,7 @@ SIZE = 256  # pixels at which pictures are looked at
 USUAL = 0.95  # share of training pictures that have another as near as counts for near
 LEAST = 5  # pictures of a side: fewer are no distribution
 DIGITS = 4
-NAMED = 12  # slices that a line names; the page has them all
+NAMED = 16  # slices that a line names; the page has them all
 FACE_COUNTS = ("none found", "one", "several")
 
 
@@ -113,7 +113,8 @@ def axes_of(looked: Looked) -> list[Axis]:
         *axes,
         axis("faces", FACE_COUNTS, lambda one: FACE_COUNTS[min(one.count, 2) if one else 0]),
         axis("face size", tuple(SIZES), lambda one: one and one.size),
-        axis("face pose", ("upright", "tilted"), lambda one: one and one.pose),
+        axis("face pose", ALL_POSES, lambda one: one and one.pose),
+        axis("eyes", EYES, lambda one: one and one.eyes),
         axis("skin tone", tuple(TONES), lambda one: one and one.tone),
     ]
 
@@ -188,8 +189,8 @@ def notes(looked: Looked, slices: Sequence[Slice], missing: str, min_slice: int)
     pictures = sum(len(one.squares) for one in looked.samples.values())
     if not any(one for faces in looked.faces.values() for one in faces):
         told.append(
-            f"No face is found in any of {pictures} pictures, so size, pose and skin tone are not told. That is as it "
-            "should be where the effect is not about faces."
+            f"No face is found in any of {pictures} pictures, so size, pose, eyes and skin tone are not told. "
+            "That is as it should be where the effect is not about faces."
         )
     small = sorted((one for one in slices if one.verdict == "too small"), key=lambda one: one.axis in FEATURES)
     if small:

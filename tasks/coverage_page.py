@@ -28,7 +28,8 @@ AXES = {
     "highlights": "Share that is blown out",
     "faces": "Faces",
     "face size": "Size of the largest face, in sides of the picture",
-    "face pose": "Pose of the largest face",
+    "face pose": "Pose of the largest face, as the viewer sees it",
+    "eyes": "Eyes of the largest face, if it is seen from the front",
     "skin tone": "Skin tone, as photographed",
 }
 Examples = Mapping[tuple[str, str], Sequence[tuple[str, int]]]

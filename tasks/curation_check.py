@@ -98,7 +98,8 @@ def plant(
     # Faces are few, so their pairs are taken first.
     for fault in sorted(FAULTS, key=lambda fault: fault != "other-face"):
         rows = [row for row in (with_face if fault == "other-face" else order) if shard.pairs[row].id not in planted]
-        for row in rows[:each]:
+        # Where every second face is another's, that is what is usual: of the few faces the same share is spoilt.
+        for row in rows[: min(each, max(1, round(share * len(rows))))]:
             other = shard.targets[order[int(random.integers(len(order)))]]
             target = FAULTS[fault](shard.inputs[row], shard.targets[row], other, random)
             if target is None:

@@ -1,9 +1,9 @@
-"""What can be told of the faces in a picture without a download: how large, how tilted, what tone of skin, and no more.
+"""What can be told of the faces in a picture without a download: size, pose, whether the eyes are seen, tone of skin.
 
 Tone is the individual typology angle (Chardon et al. 1991), atan((L* - 50) / b*) in degrees, in the median over what is
 coloured like skin (Chai & Ngan 1999, YCbCr). It is the tone as it was photographed: light and white balance move it by
-as much as a bin, so bins are coarse and small ones are not judged. Turned-away and half-covered faces are not found by
-the cascade (tasks/faces.py) and therefore not told of. Used by tasks/coverage.py.
+as much as a bin, so bins are coarse and small ones are not judged. Faces that are turned away or covered from the nose
+down are mostly not found, and therefore not told of (docs/decisions/0021-faces.md). Used by tasks/coverage.py.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks.faces import Box, find_faces
+from tasks.faces import POSES, Box, count_eyes, find_faces, find_posed
 from tasks.pictures import Pixels
 
 TILT = 25  # degrees at which faces are looked for where none is upright
+TILTED = "tilted"  # by about TILT either way, and frontal then
+ALL_POSES = (*POSES, TILTED)
+SEEN_FROM_THE_FRONT = ("frontal", TILTED)
+EYES = ("neither seen", "one seen", "both seen")
 # Lower ends in degrees. Chardon's six classes: very light and light, intermediate, tan, brown and dark.
 TONES = {"light": 41.0, "intermediate": 28.0, "tan": 10.0, "dark": -90.0}
 SIZES = {"small": 0.0, "middling": 0.4, "large": 0.6}  # lower ends, in sides of the picture
@@ -31,7 +35,8 @@ class FaceFigures:
 
     count: int  # faces found
     size: str  # of SIZES
-    pose: str  # "upright", or "tilted" by about TILT degrees either way; always frontal
+    pose: str  # of ALL_POSES
+    eyes: str  # of EYES; "" of a face in profile
     tone: str  # of TONES
     angle: float  # typology angle in degrees
 
@@ -40,17 +45,27 @@ def measure_faces(square: Pixels) -> FaceFigures | None:
     """The figures of (S,S,3); None where no face with enough skin is found, upright or tilted."""
     for degrees in (0, -TILT, TILT):
         turned = square if not degrees else _turned(square, degrees)
-        angles = {box: tone_angle(turned, box) for box in find_faces(turned)}
+        # One in profile that is seen in a turned picture alone is most likely none, so it is not looked for.
+        poses = {face.box: face.pose for face in find_posed(turned)} if not degrees else _tilted(turned)
+        angles = {box: tone_angle(turned, box) for box in poses}
         faces = [box for box, angle in angles.items() if not np.isnan(angle)]  # a vase has a face's shadows too
         if faces:
+            largest = faces[0]
+            pose = poses[largest]
             return FaceFigures(
                 count=len(faces),
-                size=_class(faces[0][2] / len(square), SIZES),
-                pose="tilted" if degrees else "upright",
-                tone=_class(angles[faces[0]], dict(reversed(TONES.items()))),
-                angle=angles[faces[0]],
+                size=_class(largest[2] / len(square), SIZES),
+                pose=pose,
+                eyes=EYES[count_eyes(turned, largest)] if pose in SEEN_FROM_THE_FRONT else "",
+                tone=_class(angles[largest], dict(reversed(TONES.items()))),
+                angle=angles[largest],
             )
     return None
+
+
+def _tilted(turned: Pixels) -> dict[Box, str]:
+    """Faces of a turned picture; only those with an eye, as most others are none."""
+    return {box: TILTED for box in find_faces(turned) if count_eyes(turned, box)}
 
 
 def _turned(square: Pixels, degrees: int) -> Pixels:

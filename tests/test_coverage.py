@@ -172,14 +172,34 @@ def test_faces_are_told_of_and_few_of_them_not_judged(run: Run, params: Params) 
     assert "1 picture: too small to judge" in page()
 
 
-def test_a_face_is_upright_tilted_or_not_told() -> None:
+def test_a_face_is_frontal_tilted_or_not_told() -> None:
     upright = measure_faces(astronaut())
-    assert upright is not None and (upright.pose, upright.tone != "") == ("upright", True)
+    assert upright is not None and (upright.pose, upright.eyes, upright.tone != "") == ("frontal", "both seen", True)
     turned = measure_faces(np.asarray(Image.fromarray(astronaut()).rotate(40, Image.Resampling.BILINEAR)))
     assert turned is not None and turned.pose == "tilted"
     assert measure_faces(np.asarray(data.coffee()[:256, :256])) is None
     grey = np.repeat(astronaut().mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     assert measure_faces(grey) is None  # a face, but none of the colour of skin
+
+
+def test_a_face_in_profile_is_told_with_its_side_and_without_eyes() -> None:
+    grey = data.camera()[:220, 120:340]  # a man who looks to the right
+    toned = (grey[..., None] * np.array([1.0, 0.78, 0.66])).astype(np.uint8)  # as skin is
+    right, left = measure_faces(toned), measure_faces(np.ascontiguousarray(toned[:, ::-1]))
+    assert right is not None and (right.pose, right.eyes) == ("turned right", "")
+    assert left is not None and (left.pose, left.eyes) == ("turned left", "")
+
+
+def test_poses_and_eyes_are_slices_of_the_page(run: Run) -> None:
+    grey = data.camera()[:220, 120:340]
+    serve({"face.png": astronaut(), "side.png": (grey[..., None] * np.array([1.0, 0.78, 0.66])).astype(np.uint8)})
+    counts = {(one["axis"], one["name"]): one["counts"]["recent"] for one in run()["slices"]}
+    assert {name: count for (axis, name), count in counts.items() if axis == "face pose" and count} == {
+        "frontal": 1,
+        "turned right": 1,
+    }
+    assert {name: count for (axis, name), count in counts.items() if axis == "eyes" and count} == {"both seen": 1}
+    assert "Eyes of the largest face" in page()
 
 
 @pytest.mark.parametrize(("lightness", "yellow"), [(72.0, 16.0), (62.0, 18.0), (55.0, 20.0), (38.0, 14.0)])

@@ -1,17 +1,20 @@
-"""faces: found where there is one, at its place, at any size; who it is, by edges or by an ONNX file."""
+"""faces: found where there is one, at its place, at any size; how it is turned, if its eyes are seen; who it is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage import data
 
 from models.errors import UserError
 from tasks.curate_params import Gradients, OnnxEmbedding
-from tasks.faces import FACE_SIDE, cut_face, find_faces, load_embedding
+from tasks.face_figures import measure_faces
+from tasks.faces import FACE_SIDE, count_eyes, cut_face, find_faces, find_posed, load_embedding
 from tasks.files import sha256_file
 from tasks.pictures import Pixels
 
@@ -43,6 +46,98 @@ def test_boxes_lie_in_the_picture_when_it_is_no_square() -> None:
 def test_no_face_is_an_empty_list() -> None:
     assert find_faces(np.asarray(data.coffee()[:256, :256])) == []
     assert find_faces(np.full((64, 64, 3), 128, np.uint8)) == []
+
+
+def photographer() -> Pixels:
+    """A man in profile who looks to the right, through a camera; his face is about 100 pixels wide."""
+    grey = data.camera()[:220, 120:340]
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def mirrored(pixels: Pixels) -> Pixels:
+    return np.ascontiguousarray(pixels[:, ::-1])
+
+
+def test_a_face_in_profile_is_told_with_its_side_and_no_frontal_one() -> None:
+    assert find_faces(photographer()) == []
+    (face,), (other,) = find_posed(photographer()), find_posed(mirrored(photographer()))
+    assert (face.pose, other.pose) == ("turned right", "turned left")
+    left, top, side = face.box
+    assert left + side / 2 == pytest.approx(110, abs=25) and top + side / 2 == pytest.approx(140, abs=25)
+    assert other.box[0] + other.box[2] / 2 == pytest.approx(220 - left - side / 2, abs=10)
+
+
+def test_a_frontal_face_is_frontal_from_either_side_and_counts_once() -> None:
+    for pixels in (astronaut(), mirrored(astronaut())):
+        (face,) = find_posed(pixels)
+        assert face.pose == "frontal"
+        assert [face.box] == find_faces(pixels)
+
+
+def test_of_several_faces_the_largest_comes_first() -> None:
+    whole = np.asarray(Image.fromarray(astronaut()).resize((260, 260)))
+    both = np.full((350, 900, 3), 128, np.uint8)
+    both[:260, :260] = whole
+    both[:, 500:850] = astronaut()
+    found = find_faces(both)
+    assert [side for _, _, side in found] == sorted((side for _, _, side in found), reverse=True)
+    assert [left > 450 for left, top, _ in found if top < 100] == [True, False]
+    assert find_faces(both) == found
+
+
+def covered(*ellipses: tuple[float, float, float, float]) -> Pixels:
+    """The astronaut with something dark over parts of the face, in sides of its box."""
+    left, top, side = find_faces(astronaut())[0]
+    picture = Image.fromarray(astronaut())
+    for x0, y0, x1, y1 in ellipses:
+        at = (left + x0 * side, top + y0 * side, left + x1 * side, top + y1 * side)
+        ImageDraw.Draw(picture).ellipse(at, fill=(22, 20, 24))
+    return np.asarray(picture)
+
+
+LENSES = (0.14, 0.26, 0.47, 0.52), (0.53, 0.26, 0.86, 0.52)
+
+
+@pytest.mark.parametrize(("lenses", "seen"), [((), 2), (LENSES[:1], 1), (LENSES[1:], 1), (LENSES, 0)])
+def test_eyes_that_are_covered_are_not_seen(lenses: tuple[tuple[float, ...], ...], seen: int) -> None:
+    box = find_faces(astronaut())[0]
+    assert count_eyes(covered(*lenses), box) == seen  # type: ignore[arg-type]
+
+
+def test_dark_glasses_are_told_of_the_face_that_wears_them() -> None:
+    bare, worn = measure_faces(covered()), measure_faces(covered(*LENSES))
+    assert bare is not None and bare.eyes == "both seen"
+    assert worn is not None and worn.eyes == "neither seen"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (19, 19), (20, 300), (128, 128)])
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_small_and_plain_pictures_have_no_face(size: tuple[int, int], level: int) -> None:
+    plain = np.full((*size, 3), level, np.uint8)
+    assert find_faces(plain) == find_posed(plain) == []
+    assert measure_faces(plain) is None
+
+
+def test_a_small_face_box_has_no_eyes_and_is_no_error() -> None:
+    assert count_eyes(astronaut(), (0, 0, 1)) == 0
+
+
+def test_a_grey_picture_s_face_is_found_at_the_same_place() -> None:
+    grey = np.repeat(np.asarray(Image.fromarray(astronaut()).convert("L"))[..., None], 3, axis=2)
+    assert find_faces(grey) == find_faces(astronaut())
+
+
+def test_looking_for_faces_starts_no_thread(repository: Path) -> None:
+    """Stages look for faces in several processes: with a thread a core in each they would be in each other's way."""
+    code = (
+        "import psutil, numpy, cv2; from tasks.faces import find_faces; from skimage import data\n"
+        "pixels = numpy.asarray(data.astronaut()[:350, 50:400])\n"
+        "before = psutil.Process().num_threads()\n"
+        "assert find_faces(pixels)\n"
+        "print(cv2.getNumThreads(), psutil.Process().num_threads() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "0"]
 
 
 def test_gradients_know_a_repainted_face_from_another() -> None:
