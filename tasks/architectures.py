@@ -19,9 +19,10 @@ import yaml
 from pydantic import ValidationError
 
 from models.errors import UserError
-from tasks.params import Architecture, Control, load_params
+from tasks.params import load_params
 from tasks.pareto import compare, export_beside
 from tasks.stage import STUDENTS, guarded
+from tasks.student_params import Architecture, Control
 from tasks.trained_apart import SCRATCH, train_apart
 
 COMPARED = Path("data/architectures")

@@ -101,8 +101,6 @@ def _after(events: Sequence[Any], at: int) -> int:
 
 
 def _end(events: Sequence[Any]) -> int:
-    """Where a value's text ends; the end of a block, a mark alone, lies behind the comments and empty lines after it."""
-    written = [
-        one for one in events if isinstance(one, yaml.ScalarEvent) or one.end_mark.index > one.start_mark.index
-    ]
+    """Where a value's text ends; a block's own end, a mark alone, lies behind the comments and empty lines after it."""
+    written = [one for one in events if isinstance(one, yaml.ScalarEvent) or one.end_mark.index > one.start_mark.index]
     return max(int(one.end_mark.index) for one in written)

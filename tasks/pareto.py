@@ -14,8 +14,9 @@ from tasks.charts import pareto_png, sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
-from tasks.params import Benchmark, Params
+from tasks.params import Params
 from tasks.stage import STUDENTS
+from tasks.stage_params import Benchmark
 from tasks.templates import render
 
 if TYPE_CHECKING:

@@ -24,9 +24,10 @@ from tasks.charts import curves_png
 from tasks.files import read_json, read_jsonl, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
-from tasks.params import Params, Student, changed_student, load_params, parse_yaml
+from tasks.params import Params, changed_student, load_params, parse_yaml
 from tasks.pareto import LITERT, export_beside, samples, side_by_side, timed
 from tasks.stage import STUDENTS, guarded
+from tasks.student_params import Student
 from tasks.trained_apart import train_apart
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from typing import Any
 from models.errors import UserError
 from tasks.files import check_sha256, read_json, sha256_file, write_bytes
 from tasks.git import file_at
-from tasks.params import Student
 from tasks.params_text import with_values
 from tasks.pin import FILE, params_at
 from tasks.stage import WORK
+from tasks.student_params import Student
 
 RECORDS = Path("models/start/champions")
 RECORD, WEIGHTS = "student.json", "weights.safetensors"

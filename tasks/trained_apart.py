@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from tasks.files import read_json, sha256_json, write_json
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.stage import STUDENTS, work_folder
+from tasks.student_params import Student
 
 SCRATCH = "models/start/scratch"
 

@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 
 from tasks.files import read_json, replacing_folder, sha256_json, write_json
-from tasks.params import Compress, Params, Student
+from tasks.params import Params
 from tasks.pareto import compare, export_beside
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.student_params import Student
+from tasks.training_params import Compress
 
 
 def named(prune: float, low_rank: float) -> str:

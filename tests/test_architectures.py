@@ -10,8 +10,9 @@ from models.errors import UserError
 from tasks.architectures import CANDIDATES, architectures, read_candidates
 from tasks.bench_device import REFERENCE
 from tasks.files import read_json
-from tasks.params import Architecture, load_params
+from tasks.params import load_params
 from tasks.pareto import FORMS
+from tasks.student_params import Architecture
 
 TINY = {"encoder": "patches4_8_16", "decoder_channels": [8], "skip": "add", "upsample": "bilinear"}
 

@@ -12,9 +12,10 @@ from models.errors import UserError
 from models.students import load_student
 from tasks.files import read_json, read_jsonl
 from tasks.learning import publish
-from tasks.params import Compress, load_params
+from tasks.params import load_params
 from tasks.pareto import front
 from tasks.train import train
+from tasks.training_params import Compress
 from tasks.variants import make as make_variant
 from tasks.variants import named, variants
 
