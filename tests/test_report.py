@@ -12,7 +12,7 @@ from detectors import LATENCY, a_detector, no_detector
 from evidences import good
 from PIL import Image
 
-from tasks import charts, report
+from tasks import charts, quality_report, report, speed_report
 from tasks.files import write_json
 from tasks.records import Input
 
@@ -351,7 +351,7 @@ def test_the_table_shows_what_quality_json_says(page: Page) -> None:
     rows = {"Student, torch": quality["student"], **quality["files"]}
     rows |= {report.BASELINES[name]: found for name, found in quality["baselines"].items()}
     for label, expected in rows.items():
-        for name, (_, shape, _, _) in report.FIGURES.items():
+        for name, (_, shape, _, _) in quality_report.FIGURES.items():
             shown = shape.format(expected[name]) if name in expected else report.ABSENT
             assert page.cells[label][name] == shown, (label, name)
 
@@ -519,7 +519,7 @@ def test_the_page_shows_every_target_and_what_failed(page: Page) -> None:
 
 
 def test_bars_and_marks_stay_within_their_track() -> None:
-    rows = report.frame_rows(with_targets(make_evidence().benchmark))
+    rows = speed_report.frame_rows(with_targets(make_evidence().benchmark))
     assert [row["target"] for row in rows] == ["local", "browser"]
     for row in rows:
         assert sum(step["bar"] for step in row["steps"]) <= 100 and 0 < row["budget_mark"] <= 100
