@@ -70,7 +70,7 @@ def test_two_tiny_ones_with_two_seeds(tmp_path: Path, repository: Path, monkeypa
     assert told["architectures"]["early"]["encoder"] == "patches4_8_16"
     check_written(tmp_path / "out", "architectures", len(rows))
 
-    made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/architectures").rglob("*.tflite")}
+    made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/apart").rglob("*.tflite")}
     assert len(made) == 8
     architectures("oil", tmp_path / "out", both, steps=2, seeds=[0, 1])
     assert {path: path.stat().st_mtime_ns for path in made} == made
