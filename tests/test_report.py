@@ -662,7 +662,10 @@ def test_what_lies_outside_is_told(folder: Path, page: Page) -> None:
     assert rows[0]["name"] == "Line art and print" and rows[-1]["name"] == "Night"
     names = [row["name"] for row in rows]
     assert [name for name in page.cells if name in names] == names and len(names) == len(WORDS) - 1
-    assert page.cells["Night"] | {"auroc": "1.000", "fades": "90%", "interval": quality_report.ABSENT} == page.cells["Night"]
+    assert (
+        page.cells["Night"] | {"auroc": "1.000", "fades": "90%", "interval": quality_report.ABSENT}
+        == page.cells["Night"]
+    )
     text = (folder / "index.html").read_text()
     assert "8 photos cannot vouch for such a rate" in text and "25&thinsp;%" in text
     svg = (folder / "images/detector.svg").read_text()
