@@ -11,10 +11,11 @@ from models.errors import UserError
 from tasks.audit import StudentState
 from tasks.bumps import Base, Finding, look
 from tasks.mlflow_client import connected, is_configured, or_none
-from tasks.params import Params, Student, load_params
+from tasks.params import Params, load_params
 from tasks.pipeline import STAGES, stale_stages
 from tasks.registry import STUDENT, Version, version
 from tasks.stage import STUDENTS
+from tasks.student_params import Student
 
 
 def report(only: str) -> Iterator[str]:

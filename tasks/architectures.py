@@ -4,7 +4,7 @@ Reads pairs/ of data/students/NAME and the architectures of CANDIDATES (default:
 trained from scratch on the same batches with the student's own recipe (without `quantise_aware`) and quantised; all
 files are timed in turn in one process and measured on the test pairs. Writes OUT (default: data/architectures/NAME):
 index.html, architectures.json, architectures.md (the table), architectures.png (quality over latency, the Pareto front
-marked) and samples.png. May be killed and run again: what is finished is kept in data/.work/NAME/architectures.
+marked) and samples.png. May be killed and run again: what is finished is kept in data/.work/NAME/apart.
 
 Command: python -m tasks.architectures --student NAME [--out FOLDER] [--steps 600] [--seeds 0 1] [--only NAME ...]
 """
@@ -19,10 +19,11 @@ import yaml
 from pydantic import ValidationError
 
 from models.errors import UserError
-from tasks.files import read_json, sha256_json
-from tasks.params import Architecture, Params, Student, load_params
-from tasks.pareto import compare, finish
-from tasks.stage import STUDENTS, guarded, work_folder
+from tasks.params import load_params
+from tasks.pareto import compare, export_beside
+from tasks.stage import STUDENTS, guarded
+from tasks.student_params import Architecture, Control
+from tasks.trained_apart import SCRATCH, train_apart
 
 COMPARED = Path("data/architectures")
 CANDIDATES = Path(__file__).parent / "architectures.yaml"
@@ -49,28 +50,6 @@ def read_candidates(path: Path, only: Sequence[str]) -> dict[str, Architecture]:
     return found
 
 
-def make(params: Params, name: str, block: Student) -> Path:
-    """The folder with student/ and exported/ of one architecture and seed; made if it is not there yet."""
-    from accelerate.utils import set_seed
-
-    from models.students import build_student
-    from tasks.learning import CODE, digests, learn, make_recipe
-
-    pairs = STUDENTS / name / "pairs"
-    work = {"architecture": block.architecture.model_dump(), "train": block.train.model_dump(), "code": digests(CODE)}
-    work |= {"pairs": read_json(pairs / "pairs.json")["digest"], "quantise": params.quantise.model_dump()}
-    folder = work_folder(name) / "architectures" / sha256_json(work)[:16]
-    if (folder / "exported" / "exported.json").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    set_seed(block.train.seed)
-    student = build_student(block.architecture.model_dump(), block.pairs.size)
-    trained, curve = learn(name, block, student, make_recipe(params, block), folder / "checkpoint.safetensors")
-    record = {"architecture": block.architecture.model_dump(), "size": block.pairs.size}
-    finish(folder, pairs, params, trained, record, curve)
-    return folder
-
-
 def architectures(
     name: str, out: Path, candidates: Mapping[str, Architecture], *, steps: int, seeds: Sequence[int]
 ) -> None:
@@ -78,7 +57,8 @@ def architectures(
     from models.torch_setup import prepare_torch
 
     params = load_params()
-    block = params.student(name)
+    # Without a slider, and from scratch, as start weights fit one architecture alone.
+    block = params.student(name).model_copy(update={"init": SCRATCH, "control": Control(by="none", baked=[])})
     prepare_torch(params.train.threads)
     folders: dict[str, list[Path]] = {}
     for label, architecture in candidates.items():
@@ -86,7 +66,8 @@ def architectures(
             print(f"architectures: {label}, seed {seed}", file=sys.stderr)
             train = block.train.model_copy(update={"steps": steps, "seed": seed})
             one = block.model_copy(update={"architecture": architecture, "train": train})
-            folders.setdefault(label, []).append(make(params, name, one))
+            folders.setdefault(label, []).append(train_apart(params, name, one))
+            export_beside(folders[label][-1], STUDENTS / name / "pairs", params)
     about = {"steps": steps, "seeds": list(seeds)}
     about["architectures"] = {label: one.model_dump() for label, one in candidates.items()}
     title = f"Architectures after {steps} steps"

@@ -24,8 +24,9 @@ from models.errors import UserError
 from tasks import bench_device as device
 from tasks.bench_lines import Goal, Line, at_least, at_most, not_measured, say
 from tasks.files import read_json, write_json
-from tasks.params import Params, Student, load_params
+from tasks.params import Params, load_params
 from tasks.stage import STUDENTS, WORK, guarded
+from tasks.student_params import Student
 
 RESULT = Path("data/bench.json")
 NO_OP_RUNS = 3

@@ -12,8 +12,9 @@ from models.errors import UserError
 from tasks.architectures import COMPARED
 from tasks.bench_lines import Line, at_least, at_most, say
 from tasks.files import check_sha256, read_json
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.stage import STUDENTS
+from tasks.student_params import Student
 from tasks.target import LOCAL
 from tasks.timing import interleaved
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from models.teachers.folders import file_sha256, folder_sha256
 from tasks.generate import in_processes, in_shards, plan, plan_samples
-from tasks.params import Pairs, Params
+from tasks.params import Params
 from tasks.pictures import Pixels, crop_and_resize, decode_picture, pixel_digest, read_input, write_input
 from tasks.records import Input, Pair
 from tasks.shards import Job
 from tasks.sources import library_sources
+from tasks.student_params import Pairs
 from tasks.teacher_params import Inversion
 
 ROUNDS, SHARD = 2, 4

@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 from tasks.bench_device import REFERENCE
 from tasks.helpers import beside
-from tasks.params import Student, TrainShared, load_params
+from tasks.params import load_params
 from tasks.stage import die_with_parent
+from tasks.stage_params import TrainShared
+from tasks.student_params import Student
 from tasks.taught import batching
 
 Pictures = npt.NDArray[np.uint8]

@@ -19,8 +19,10 @@ from models.errors import UserError
 from models.spread import spread
 from tasks.files import check_sha256, read_json, replacing_folder, write_json
 from tasks.machine_state import machine
-from tasks.params import Benchmark, Params, Student
+from tasks.params import Params
 from tasks.stage import STUDENTS, one_line, student_main
+from tasks.stage_params import Benchmark
+from tasks.student_params import Student
 from tasks.target import Images, Job, Measured
 from tasks.target_adb import measure_adb
 from tasks.target_browser import measure_browser

@@ -29,10 +29,11 @@ from tasks.manifest import (
     Tensor,
     verify_bundle,
 )
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.phone import MIB, on_target
 from tasks.records import Input, Verdict, made_files, read_detector, read_made, read_records
 from tasks.stage import STUDENTS, student_main
+from tasks.student_params import Student
 from tasks.target import fastest_files, judged_file, without_addresses
 
 INPUTS = Path("data/inputs/inputs.jsonl")

@@ -24,9 +24,10 @@ from tasks.machine_state import machine
 from tasks.markdown import markdown
 from tasks.params import changed_student, load_params
 from tasks.quality import read_pairs
-from tasks.recipes import make, measure
+from tasks.recipes import measure
 from tasks.shortfall import asked_again, to_itself
 from tasks.stage import STUDENTS, guarded
+from tasks.trained_apart import SCRATCH, train_apart
 
 FOUND = Path("data/ceiling")
 OWN, HALF = "as it is", "half of the inputs"
@@ -69,8 +70,8 @@ def ceiling(name: str, out: Path, steps: int | None, seeds: Sequence[int]) -> No
     """Train, measure and write `out`."""
     params = load_params()
     block = params.student(name)
-    if block.init != "models/start/scratch":
-        block = changed_student(block, {"init": "models/start/scratch"}, "ceiling")
+    if block.init != SCRATCH:
+        block = changed_student(block, {"init": SCRATCH}, "ceiling")
         print("ceiling: all begin from scratch, as the student's start weights fit no wider one", file=sys.stderr)
     pairs = STUDENTS / name / "pairs"
     found: dict[str, list[dict[str, float]]] = {}
@@ -78,7 +79,7 @@ def ceiling(name: str, out: Path, steps: int | None, seeds: Sequence[int]) -> No
         for label, change in changes(block.model_dump(), steps or block.train.steps).items():
             print(f"ceiling: {label}, seed {seed}", file=sys.stderr)
             changed = changed_student(block, change | {"train.seed": seed}, label)
-            folder = make(params, name, changed, 0.5 if label == HALF else 1.0)
+            folder = train_apart(params, name, changed, 0.5 if label == HALF else 1.0)
             found.setdefault(label, []).append(measure(folder, pairs))
     told = judge({label: mean(one["explained_effect"] for one in of_seeds) for label, of_seeds in found.items()})
     told["teacher_to_itself"] = teacher_to_itself(pairs)

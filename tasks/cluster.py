@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import TryAgain, UserError
-from tasks.params import Generate
 from tasks.shards import Job
+from tasks.stage_params import Generate
 
 CONNECT_S = 30.0  # to start the driver and join the cluster
 SILENT_S = 120.0  # longer than Ray itself takes to give up a cluster

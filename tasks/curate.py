@@ -25,12 +25,13 @@ from tasks.files import read_json, replacing_folder, write_json
 from tasks.limits import NONE, TOO_FEW
 from tasks.pair_facts import COMPARED, FEWEST, Source, measure_all
 from tasks.pair_set import Arrays, describe
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.quarantine import Quarantine
 from tasks.raw import read_manifest
 from tasks.records import SPLITS, Verdict, write_records
 from tasks.splits import check_splits
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.student_params import Student
 
 Counts = dict[str, dict[str, int]]
 

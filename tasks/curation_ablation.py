@@ -27,11 +27,12 @@ from tasks.curation_check import measured_one_by_one, plant, read_pairs
 from tasks.curation_rules import SCORES, bounds, judge
 from tasks.files import read_json, sha256_json, write_json
 from tasks.pair_facts import compare
-from tasks.params import Params, Student, load_params
+from tasks.params import Params, load_params
 from tasks.pictures import Pixels
 from tasks.raw import Shard
 from tasks.records import Verdict
 from tasks.stage import guarded, work_folder
+from tasks.student_params import Student
 
 if TYPE_CHECKING:
     from torch import nn

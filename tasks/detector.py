@@ -22,13 +22,15 @@ from tasks.calibration import auroc, auroc_interval, false_alarms, share_interva
 from tasks.detector_fit import Fitted, Sample, Values, fit
 from tasks.files import check_sha256, replacing_folder, sha256_bytes, write_bytes, write_json
 from tasks.outside_baselines import BASELINES, baselines
-from tasks.params import Detector, Params, Student
+from tasks.params import Params
 from tasks.progress import progress
 from tasks.quality import Pictures, read_pairs, scale
 from tasks.quantise import LAYOUTS, SUFFIXES
 from tasks.records import SPLITS, Input, Verdict, read_made, read_records, rows_of
 from tasks.shifted import LINE_ART, SHIFTS, line_art, shifted
 from tasks.stage import STUDENTS, student_main
+from tasks.stage_params import Detector
+from tasks.student_params import Student
 from tasks.target import judged_file
 from tasks.timing import interleaved
 

@@ -22,10 +22,11 @@ from rich.table import Table
 from tasks import two_sample
 from tasks.features import BINS, FEATURES, Features, count, encoder_features, plain_features
 from tasks.files import write_json
-from tasks.params import Drift, Params, load_params
+from tasks.params import Params, load_params
 from tasks.recent import Sample, need_folder, pictures_in, read_histograms, read_recent, read_training
 from tasks.records import Record
 from tasks.stage import STUDENTS, guarded, locked, work_folder
+from tasks.stage_params import Drift
 
 Values = npt.NDArray[np.float64]
 Kind = Literal["pictures", "histograms"]

@@ -2,8 +2,8 @@
 
 An effect may well turn everything blue, lay a faint weave over the picture or burn out the lights. What is suspicious
 is the pair on which it does so more than it does for other inputs like this one. So figures of the target are foretold
-from those of the input by a plane fitted to the training pairs, of which the worst are left out and the rest fitted
-again; spectra are compared with the training pairs' median.
+from those of the input by the plane that fits most of the training pairs (models/trimmed_fit.py, as tasks/usual.py asks
+for traces); spectra are compared with the training pairs' median.
 """
 
 from collections.abc import Callable
@@ -13,26 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from models.pair_scores import cliffs, spikes
+from models.trimmed_fit import trimmed_fit
 from tasks.neighbours import Neighbours
 
 Values = npt.NDArray[np.float64]
 
-LEFT_OUT = 0.1  # share of the training pairs that the second fit does not see
+HEARD = 0.75  # share of the training pairs that the plane is of
 NEAREST = 8  # pairs to which the distance is taken
 SAMPLE = 20_000  # spectra of which the median is taken, evenly over the training pairs
 BATCH = 4_096  # pairs whose spectra are in memory as floats at once
 
 
-def unforetold(given: Values, target: Values, is_train: npt.NDArray[np.bool_]) -> Values:
-    """(N,A) of the inputs, (N,B) of the targets -> (N,B): the target minus what the training pairs foretell."""
+def unforetold(given: Values, target: Values, is_train: npt.NDArray[np.bool_], least: Values) -> Values:
+    """(N,A) of the inputs, (N,B) of the targets -> (N,B): the target minus what the training pairs foretell.
+
+    `least` (B,) are differences that are none, however well the plane fits.
+    """
     columns = np.concatenate([given, np.ones((len(given), 1))], axis=1)
-    taught = np.flatnonzero(is_train)
-    for _ in range(2):
-        plane, *_ = np.linalg.lstsq(columns[taught], target[taught], rcond=None)
-        rest = target - columns @ plane
-        size = np.linalg.norm(rest, axis=1)
-        taught = np.flatnonzero(is_train & (size <= np.quantile(size[is_train], 1 - LEFT_OUT)))
-    return np.asarray(rest)
+    plane, _ = trimmed_fit(columns[is_train], target[is_train], least, HEARD)
+    return np.asarray(target - columns @ plane)
 
 
 Spectra = npt.NDArray[np.float16]  # (N,2,F) log10 of power (models/pair_scores.spectrum)

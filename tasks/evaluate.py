@@ -20,7 +20,7 @@ from tasks.intervals import figure_intervals
 from tasks.likeness import likeness
 from tasks.panel_inputs import read_panel
 from tasks.panel_quality import panel_quality
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.phone import student_evidence, with_detector, with_failures, with_video, with_yield
 from tasks.quality import (
     COLOUR_AFFINE,
@@ -41,6 +41,7 @@ from tasks.records import Input, Verdict, made_files, read_detector, read_made, 
 from tasks.report import Evidence, write_report
 from tasks.shortfall import asked_again, shortfall
 from tasks.stage import STUDENTS, student_main
+from tasks.student_params import Student
 from tasks.target import judged_file, without_addresses
 
 INPUTS = Path("data/inputs/inputs.jsonl")

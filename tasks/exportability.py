@@ -21,8 +21,9 @@ from models.errors import UserError
 from tasks.exportability_rules import Verdict, judge
 from tasks.files import replacing_folder, sha256_json, write_json
 from tasks.machine_state import machine
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.student_params import Student
 from tasks.timing import interleaved
 
 RESULT = "exportability.json"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.params import Exportability
+from tasks.stage_params import Exportability
 
 # Limit -> what it is compared with, and the kinds of findings that explain it. What breaks first is told first.
 LIMITS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -16,11 +16,12 @@ from tasks.evidence import Evidence
 from tasks.files import read_json, read_jsonl, sha256_file
 from tasks.gate import RuleResult
 from tasks.gate_table import cell, row
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.quality import IDENTITY, TORCH
 from tasks.records import SPLITS, read_detector
 from tasks.rules import explained_low, worst_slice
 from tasks.stage import STUDENTS, work_folder
+from tasks.student_params import Student
 from tasks.target import LOCAL, judged_file, public_names, without_addresses
 
 INPUTS = Path("data/inputs")

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from models.errors import UserError
 from tasks.evidence import Evidence
-from tasks.params import Gate
+from tasks.gate_params import Gate
 from tasks.records import Record
 from tasks.rules import RULES, Blessing, Found, Measure, known, photos_of
 

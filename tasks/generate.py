@@ -31,11 +31,12 @@ from tasks.cluster import on_cluster
 from tasks.files import read_json, sha256_json, write_json, write_jsonl
 from tasks.need import check_need
 from tasks.occluders import KINDS
-from tasks.params import Pairs, Params, Student
+from tasks.params import Params
 from tasks.progress import progress
 from tasks.records import Input, Pair, read_records
 from tasks.shards import Job, is_whole, make_shard
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.student_params import Pairs, Student
 from tasks.workers import spread_out
 
 INPUTS = Path("data/inputs")

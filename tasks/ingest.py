@@ -23,12 +23,13 @@ from models.errors import UserError
 from tasks import pictures, videos
 from tasks.files import replacing_folder, sha256_bytes, sha256_file, write_json
 from tasks.panel_inputs import PanelInput, check_present, read_panel
-from tasks.params import Ingest, Params, Split
+from tasks.params import Params
 from tasks.pictures import Pixels, Unfit
 from tasks.progress import progress
 from tasks.records import SPLITS, Input, SetAside, SplitName, write_records
 from tasks.sources import Source, folder_sources, library_sources
 from tasks.stage import main
+from tasks.stage_params import Ingest, Split
 
 INPUTS = Path("data/inputs")
 

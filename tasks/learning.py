@@ -19,10 +19,11 @@ from tasks.files import (
     write_json,
     write_jsonl,
 )
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.progress import progress
 from tasks.stage import STUDENTS
 from tasks.starts import find_weights
+from tasks.student_params import Student
 from tasks.taught import batching, often, replays
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from models.errors import UserError
 from tasks.facts import FACTS, INPUTS, StageFacts
 from tasks.files import check_sha256, read_json, read_jsonl, sha256_file, write_json
 from tasks.manifest import verify_bundle
-from tasks.params import Params, Student, load_params
+from tasks.params import Params, load_params
 from tasks.records import made_files
 from tasks.stage import STUDENTS, locked, student_main, work_folder
+from tasks.student_params import Student
 
 
 def lineage(params: Params, name: str, student: Student) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from models.errors import UserError
 from models.teachers import KEEPING, Teacher
 from models.teachers.pinned import parts, places
-from tasks.params import Student
 from tasks.phone import MIB
+from tasks.student_params import Student
 
 RUNS, LONGEST_S = 10, 20.0  # timed runs, or fewer when they take so long
 

@@ -26,6 +26,7 @@ from tasks.workers import spread_out
 PAIRS_A_WORKER = 512  # fewer are not worth a process, which takes some seconds to begin
 FEWEST = 100  # good training pairs, to say what the effect usually does
 COMPARED = ("grid", "ringing", "cast", "clipping", "outlier")  # the scores that need them
+LEAST = np.array([0.5, 0.5, 0.5, 0.005])  # of mean L, a, b and the share of burnt values: less is the same
 DIGITS = 4  # of a score; the last bits depend on the machine
 
 
@@ -160,7 +161,7 @@ def compare(parts: Sequence[Measured], settings: Curate) -> list[Facts]:
     if taught.sum() >= FEWEST:
         given, target = (_joined(getattr(part, side) for part in parts).astype(np.float64) for side in SIDES)
         spectra = _joined(part.spectra for part in parts)
-        rest = unforetold(given, target, taught)
+        rest = unforetold(given, target, taught, LEAST)
         columns = {
             "cast": np.hypot(rest[:, 1], rest[:, 2]),
             "clipping": rest[:, 3],

@@ -1,7 +1,7 @@
-"""Sections of a student's block set in the text of a params.yaml, everything else as it was, comments too; those within
-a section go with what it held.
+"""Keys of a student's block set in the text of a params.yaml, everything else as it was, comments too; those within a
+value go with what it held.
 
-A section that is shared (an anchor, as `&train`) is changed for this student alone: another's `*train` then holds what
+A value that is shared (an anchor, as `&train`) is changed for this student alone: another's `*train` then holds what
 was there.
 """
 
@@ -18,30 +18,37 @@ from tasks.params import YAML_LOADER, parse_params, parse_yaml
 FILE = Path("params.yaml")
 
 
-def write_params(student: str, sections: Mapping[str, Any]) -> None:
-    """Set sections of a student in params.yaml, whole or not at all; a UserError where the result would be invalid."""
-    text = FILE.read_text()
-    for key, value in sections.items():
-        text = with_section(text, student, key, value)
+def write_params(student: str, values: Mapping[str, Any]) -> None:
+    """Set keys of a student in params.yaml, whole or not at all; UserError as `with_values`."""
+    write_text(FILE, with_values(FILE.read_text(), student, values))
+
+
+def with_values(text: str, student: str, values: Mapping[str, Any]) -> str:
+    """The text with students.STUDENT.KEY set for each key, such as a teacher's pin or an architecture.
+
+    Raises UserError when there is no such student, when a key is not written out in the student's own block (a merge,
+    or a block that others share, where the change would be one of other students too), or when the result would not be
+    valid.
+    """
+    known = parse_params(parse_yaml(text)).student(student).model_dump()
+    for key, value in values.items():
+        if value != known[key]:
+            text = _with_value(text, student, key, value)
     parse_params(parse_yaml(text))
-    write_text(FILE, text)
+    return text
 
 
-def with_section(text: str, student: str, key: str, value: Any) -> str:
-    """The text with students.STUDENT.KEY set; a UserError where that cannot be done in place."""
+def _with_value(text: str, student: str, key: str, value: Any) -> str:
     raw = parse_yaml(text)
-    parse_params(raw).student(student)
-    before = raw["students"][student][key]
-    if before == value:
-        return text
-    new = _replaced(text, student, key, before, value)
-    expected = raw | {"students": {**raw["students"], student: {**raw["students"][student], key: value}}}
+    block = raw["students"][student]
+    new = _replaced(text, student, key, block[key], value)
+    expected = raw | {"students": {**raw["students"], student: {**block, key: value}}}
     try:
         done = parse_yaml(new) == expected
     except UserError:
         done = False
     if not done:
-        raise UserError(f"{FILE}: students.{student}.{key} cannot be replaced in place: paste it in by hand")
+        raise UserError(f"{FILE}: students.{student}.{key} is part of what others share: write it into its own block")
     return new
 
 
@@ -65,13 +72,14 @@ def _replaced(text: str, student: str, key: str, before: Any, value: Any) -> str
 
 def _flow(value: Any) -> str:
     line = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**31)
-    return line.rstrip("\n")
+    return line.partition("\n")[0]  # behind a scalar comes a line that ends the document
 
 
 def _value(events: Sequence[Any], at: int, key: str) -> int:
     """Where the value of a key begins in the mapping that begins at `at`."""
     if not isinstance(events[at], yaml.MappingStartEvent):
-        raise UserError(f"{FILE}: {key} lies in a part that others share (*{events[at].anchor}): paste it in by hand")
+        shared = events[at].anchor
+        raise UserError(f"{FILE}: {key} lies in a part that others share (*{shared}): write the student's own block")
     at += 1
     while not isinstance(events[at], yaml.MappingEndEvent):
         value = _after(events, at)
@@ -93,5 +101,6 @@ def _after(events: Sequence[Any], at: int) -> int:
 
 
 def _end(events: Sequence[Any]) -> int:
-    """Where a value's text ends; the end of a block lies behind the comments and empty lines after it."""
-    return max(int(one.end_mark.index) for one in events if one.end_mark.index > one.start_mark.index)
+    """Where a value's text ends; a block's own end, a mark alone, lies behind the comments and empty lines after it."""
+    written = [one for one in events if isinstance(one, yaml.ScalarEvent) or one.end_mark.index > one.start_mark.index]
+    return max(int(one.end_mark.index) for one in written)

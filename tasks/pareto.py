@@ -1,6 +1,6 @@
 """Students of one effect beside each other: what they take, how fast and how good they are, and which nothing beats.
 
-Used by tasks/variants.py and tasks/architectures.py, which make them: a folder each, with student/ and exported/.
+Used by tasks/variants.py and tasks/architectures.py, which have them made: a folder each, with student/ and exported/.
 """
 
 import itertools
@@ -14,14 +14,12 @@ from tasks.charts import pareto_png, sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
-from tasks.params import Benchmark, Params
+from tasks.params import Params
 from tasks.stage import STUDENTS
+from tasks.stage_params import Benchmark
 from tasks.templates import render
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from models.training import Line
     from tasks.quality import Model, Pictures
 
 PRECISIONS = ("fp32", "int8")
@@ -41,26 +39,18 @@ PICTURES = 3  # test pictures that are shown
 Row = dict[str, Any]
 
 
-def finish(
-    folder: Path, pairs: Path, params: Params, trained: "nn.Module", record: Mapping[str, Any], curve: "list[Line]"
-) -> None:
-    """Make student/ and exported/ of what has just been trained, and drop the checkpoints."""
-    from tasks.learning import publish
-
-    count = sum(parameter.numel() for parameter in trained.parameters())
-    publish(folder / "student", trained, {**record, "parameters": count}, curve)
-    export_beside(folder, pairs, params)
-    for checkpoint in folder.glob("*.safetensors"):
-        checkpoint.unlink()
-
-
 def export_beside(folder: Path, pairs: Path, params: Params) -> None:
-    """Make exported/ of a folder's student/, with pairs that lie elsewhere."""
+    """Make exported/ of a folder's student/, with pairs that lie elsewhere, unless it is there by the same settings."""
     from tasks.quantise import export
 
+    kept, settings = folder / "quantise.json", params.quantise.model_dump()
+    if kept.exists() and read_json(kept) == settings:
+        return
     if not (folder / "pairs").exists():
         (folder / "pairs").symlink_to(pairs.resolve())
+    kept.unlink(missing_ok=True)
     export(folder, params.quantise, sizes=[], threads=params.train.threads)
+    write_json(kept, settings)
 
 
 def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:

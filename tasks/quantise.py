@@ -23,9 +23,11 @@ from models.errors import UserError
 from models.spread import spread
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
 from tasks.mixed import Budget, Fidelity, Measure, Mixed, follow, keep_high
-from tasks.params import Params, Precisions, Quantise, Student
+from tasks.params import Params
 from tasks.parity import Function, Tolerance, check_float_file, parity, parity_at, torch_function
 from tasks.stage import STUDENTS, student_main
+from tasks.stage_params import Precisions, Quantise
+from tasks.student_params import Student
 
 if TYPE_CHECKING:
     from models.litert_int8 import LiteRtQuantiser

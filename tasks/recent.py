@@ -19,10 +19,10 @@ from tasks import pictures, videos
 from tasks.features import centre_square, check_histograms, merge_histograms
 from tasks.files import sha256_json
 from tasks.ingest import INPUTS, Found, drop_duplicates, read_source
-from tasks.params import Ingest
 from tasks.pictures import Pixels, Unfit, count_kinds, read_input
 from tasks.records import Input, SetAside, SplitName, read_records
 from tasks.sources import folder_sources
+from tasks.stage_params import Ingest
 
 COUNTS = ".json"
 MAX_COUNTS_BYTES = 1 << 20  # a histogram file has a few kilobytes

@@ -4,7 +4,7 @@ Reads pairs/ of data/students/NAME and a plan: recipes by name, each a change of
 tasks/recipes.yaml). Every recipe is trained with each seed (without `quantise_aware`, which changes the look of none)
 and measured on the test pairs. Writes OUT/ (default: data/recipes/PLAN/NAME): recipes.json, recipes.md (the table),
 curves.png (explained effect on the validation pairs over samples) and samples.png. May be killed and run again: what
-is finished is kept in data/.work/NAME/recipes.
+is finished is kept in data/.work/NAME/apart.
 
 Command: python -m tasks.recipes PLAN --student NAME [--steps 600] [--seeds 0 1 2] [--only RECIPE ...] [--latency]
 [--library]
@@ -12,7 +12,6 @@ Command: python -m tasks.recipes PLAN --student NAME [--steps 600] [--seeds 0 1 
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -22,12 +21,14 @@ import numpy as np
 
 from models.errors import UserError
 from tasks.charts import curves_png
-from tasks.files import read_json, read_jsonl, replacing_folder, sha256_json, write_bytes, write_json, write_text
+from tasks.files import read_json, read_jsonl, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
-from tasks.params import Params, Student, changed_student, load_params, parse_yaml
+from tasks.params import Params, changed_student, load_params, parse_yaml
 from tasks.pareto import LITERT, export_beside, samples, side_by_side, timed
-from tasks.stage import STUDENTS, guarded, work_folder
+from tasks.stage import STUDENTS, guarded
+from tasks.student_params import Student
+from tasks.trained_apart import train_apart
 
 if TYPE_CHECKING:
     from tasks.quality import Model
@@ -68,33 +69,6 @@ def read_plan(path: Path, plan: str, only: Sequence[str]) -> Plan:
     if unknown:
         raise UserError(f"{path}: {plan} has no {unknown[0]!r}; there are: {', '.join(recipes)}")
     return {name: recipes[name] for name in only or recipes}
-
-
-def make(params: Params, name: str, block: Student, share: float = 1.0) -> Path:
-    """The folder with student/ and seconds.json of one recipe and seed; made if it is not there yet.
-
-    `share` is how much of the training pairs the student sees.
-    """
-    from tasks.learning import CODE, digests, first, learn, make_recipe, publish, start_record
-
-    start = start_record(Path(block.init), block)
-    work = block.model_dump(include={"architecture", "train"}) | {"init": start, "code": digests(CODE)}
-    work |= {"pairs": read_json(STUDENTS / name / "pairs" / "pairs.json")["digest"]}
-    if share < 1:
-        work["share"] = share
-    folder = work_folder(name) / "recipes" / sha256_json(work)[:16]
-    if (folder / "student").is_dir():
-        return folder
-    begun, ranks = first(block)
-    started = time.monotonic()
-    recipe, checkpoint = make_recipe(params, block), folder / "checkpoint.safetensors"
-    trained, curve = learn(name, block, begun, recipe, checkpoint, share=share)
-    count = sum(parameter.numel() for parameter in trained.parameters())
-    record = {"architecture": block.architecture.model_dump(), "size": block.pairs.size, "parameters": count}
-    write_json(folder / "seconds.json", round(time.monotonic() - started, 1))  # of the last go, if it was killed
-    publish(folder / "student", trained, record | {"ranks": ranks}, curve)
-    (folder / "checkpoint.safetensors").unlink()
-    return folder
 
 
 def measure(folder: Path, pairs: Path) -> dict[str, float]:
@@ -173,8 +147,7 @@ def add_latency(rows: Sequence[Row], folders: Mapping[str, Sequence[Path]], pair
     """Put p50 of each recipe's LiteRT files into its row, all timed in turn on one thread."""
     exported = {}
     for label, (folder, *_) in folders.items():
-        if not (folder / "exported" / "exported.json").exists():
-            export_beside(folder, pairs, params)
+        export_beside(folder, pairs, params)
         exported[label] = folder / "exported"
     times = timed(exported, params.benchmark)
     for row in rows:
@@ -231,7 +204,7 @@ def recipes(
         for label, change in plan.items():
             print(f"recipes: {label}, seed {seed}", file=sys.stderr)
             changed = changed_student(block, change | {"train.steps": steps, "train.seed": seed}, f"recipe {label}")
-            folders.setdefault(label, []).append(make(params, name, changed))
+            folders.setdefault(label, []).append(train_apart(params, name, changed))
             batch_sizes[label] = changed.train.batch_size
     rows = [row_of(label, made, pairs) for label, made in folders.items()]
     if latency:

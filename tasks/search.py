@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import TryAgain, UserError
 from tasks.files import sha256_file, sha256_json, write_bytes
-from tasks.params import Student, load_params
+from tasks.params import load_params
 from tasks.search_result import excesses, publish, rows_of
 from tasks.search_space import SPACE, Point, architecture_of, losses_of, read_space
 from tasks.search_study import OWN, Pruned, Rungs, Work, cut_off, end, ended, first_rung, limit, open_study, point_of
 from tasks.search_trial import cost_of, learned, score
 from tasks.stage import STUDENTS, guarded, locked, work_folder
+from tasks.student_params import Student
 from tasks.taught import check_pairs
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from models.errors import UserError
 from models.spread import spread
 from tasks.charts import Pictures, pareto_png, sample_sheet
 from tasks.files import replacing_folder, write_bytes, write_json, write_text
+from tasks.gate_params import Gate
 from tasks.machine_state import machine
-from tasks.params import Gate
 from tasks.params_text import write_params
 from tasks.pareto import front, page
 from tasks.search_study import OWN, Work, ended

@@ -12,8 +12,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from models.errors import UserError
-from tasks.params import Architecture, Student
 from tasks.schema import Count, Positive, PositiveFloat, Section
+from tasks.student_params import Architecture, Student
 
 SPACE = Path(__file__).with_name("search.yaml")
 ROUND_TO = 8  # channels: kernels work on so many at once, and a remainder costs as much as a whole

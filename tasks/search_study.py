@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.search_space import Factor, Halving, Point, Space, Steps, Whole, draw, own_point
+from tasks.student_params import Student
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -18,8 +18,10 @@ from tasks.benchmark import MEASURES
 from tasks.exportability import complaint, untrained
 from tasks.exportability_rules import judge
 from tasks.files import sha256_bytes, write_bytes
-from tasks.params import Benchmark, Params, Student
+from tasks.params import Params
 from tasks.stage import STUDENTS
+from tasks.stage_params import Benchmark
+from tasks.student_params import Student
 from tasks.target import BROWSER, LOCAL, Job, Json, of_target
 from tasks.target_local import open_files
 from tasks.timing import interleaved, percentiles

@@ -23,11 +23,13 @@ from tasks.faces import load_embedding
 from tasks.files import write_json
 from tasks.ingest import INPUTS
 from tasks.panel_inputs import check_not_taught, panel_digest, read_panel
-from tasks.params import Params, Splits, Student
+from tasks.params import Params
 from tasks.pictures import perceptual_hashes
 from tasks.records import SPLITS, Verdict, read_records
 from tasks.split_photos import Photo, clip_of, read_photos
 from tasks.stage import STUDENTS, student_main
+from tasks.stage_params import Splits
+from tasks.student_params import Student
 
 BLOCK = 1024  # hashes compared at a time
 DIGITS = 4

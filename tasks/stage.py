@@ -19,7 +19,8 @@ from pathlib import Path
 
 from models.errors import TryAgain, UserError
 from tasks.files import write_json, write_text
-from tasks.params import NAME, Params, Student, load_params
+from tasks.params import NAME, Params, load_params
+from tasks.student_params import Student
 
 WORK = Path("data/.work")
 STUDENTS = Path("data/students")

@@ -17,9 +17,10 @@ from typing import Any
 from models.errors import UserError
 from tasks.files import check_sha256, read_json, sha256_file, write_bytes
 from tasks.git import file_at
-from tasks.params import Student
-from tasks.pin import FILE, params_at, set_init
+from tasks.params_text import with_values
+from tasks.pin import FILE, params_at
 from tasks.stage import WORK
+from tasks.student_params import Student
 
 RECORDS = Path("models/start/champions")
 RECORD, WEIGHTS = "student.json", "weights.safetensors"
@@ -117,7 +118,7 @@ def _hindrance(record: Mapping[str, Any], student: str, block: Student, commit: 
     if record.get("ranks") or record.get("compress", {}).get("prune"):
         return "was cut after its training (compress)"
     try:
-        set_init(file_at(commit, FILE), student, (RECORDS / student).as_posix())
+        with_values(file_at(commit, FILE), student, {"init": (RECORDS / student).as_posix()})
     except UserError as error:
         return f"cannot be named in {error}"
     return ""

@@ -61,7 +61,7 @@ class Board:
         ssh = shutil.which("ssh")
         if ssh is None:
             raise UserError("no ssh on this machine: install it (apt-get install openssh-client)")
-        assert match is not None  # tasks/params.py has checked it
+        assert match is not None  # tasks/target.py's check_target has seen it
         self.target = target
         config = os.environ.get("UNDERSTUDY_SSH_CONFIG")
         self.words = [ssh, *(["-F", config] if config else []), "-T", "-p", match["port"] or "22"]

@@ -14,8 +14,8 @@ import numpy as np
 from models.errors import UserError
 from tasks.files import check_sha256, read_json
 from tasks.panel_inputs import check_not_taught, read_panel
-from tasks.params import Student
 from tasks.records import Verdict, read_records
+from tasks.student_params import Student
 
 if TYPE_CHECKING:
     import numpy.typing as npt

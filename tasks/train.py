@@ -19,8 +19,9 @@ from tasks.files import sha256_json
 from tasks.helpers import beside
 from tasks.learning import CODE, ROUNDING_CODE, digests, first, going_on, learn, make_recipe, publish, start_record
 from tasks.pair_errors import training_errors
-from tasks.params import Params, Student
+from tasks.params import Params
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.student_params import Student
 from tasks.taught import batching, check_pairs, check_replay, forgetting, left_of_replay, replays, slice_labels
 
 if TYPE_CHECKING:

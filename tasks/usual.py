@@ -1,8 +1,8 @@
 """What a teacher's answer usually is for an input of a kind, so that those which are not can be told.
 
 A linear fit of the effect's numbers on the scene's (models/effect.py) over the training pairs, by least trimmed squares
-(Rousseeuw 1984): the quarter that fits worst has no say, so up to a quarter of wrong answers do not become the usual
-ones, not even where all inputs of one kind were answered wrongly. Deviations are in robust standard deviations.
+(models/trimmed_fit.py): the quarter that fits worst has no say, so up to a quarter of wrong answers do not become the
+usual ones, not even where all inputs of one kind were answered wrongly. Deviations are in robust standard deviations.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from models.effect import EFFECT, WORDS, Pictures, describe
 from models.errors import UserError
+from models.trimmed_fit import robust_deviation, trimmed_fit
 
 Values = npt.NDArray[np.float64]
 
@@ -20,7 +21,6 @@ MANNER_OF = 64  # training pictures that show what a student does everywhere
 LEAST = 60  # pairs; of fewer nothing is usual
 FOLDS = 5  # in which inputs are left out in turn
 HEARD = 0.75  # share that the fit is of
-ROUNDS = 8
 # Robust deviations of the largest of the eight from which on a pair is unusual. Of 900 pairs of the udnie network 1 %
 # are, of 900 of which 90 were answered in grey, with a colour cast, by half or not at all, these 90.
 UNUSUAL = 6.0
@@ -61,19 +61,9 @@ def find_usual(scene: Values, effect: Values, inputs: Sequence[str]) -> Usual:
     centre = np.median(scene, axis=0).astype(np.float64)
     scale = scene.std(axis=0) + 1e-6
     known = terms(scene, centre, scale)
-    heard = np.ones(len(scene), bool)
-    for _ in range(ROUNDS):
-        weights = np.linalg.lstsq(known[heard], effect[heard], rcond=None)[0]
-        rest = effect - known @ weights
-        worst = np.abs(rest / robust(rest)).max(axis=1)
-        heard = worst <= np.quantile(worst, HEARD)
-    return Usual(centre, scale, weights, robust(unseen(known, effect, heard, inputs)))
-
-
-def robust(rest: Values) -> Values:
-    """The standard deviation of each column, by the median of what lies off, (N,8) -> (8,)."""
-    found: Values = np.maximum(1.4826 * np.median(np.abs(rest), axis=0), LEAST_DEVIATION)
-    return found
+    weights, heard = trimmed_fit(known, effect, LEAST_DEVIATION, HEARD)
+    deviation = robust_deviation(unseen(known, effect, heard, inputs), LEAST_DEVIATION)
+    return Usual(centre, scale, weights, deviation)
 
 
 def unseen(known: Values, effect: Values, heard: npt.NDArray[np.bool_], inputs: Sequence[str]) -> Values:

@@ -15,9 +15,11 @@ import sys
 from pathlib import Path
 
 from tasks.files import read_json, replacing_folder, sha256_json, write_json
-from tasks.params import Compress, Params, Student
-from tasks.pareto import compare, finish
+from tasks.params import Params
+from tasks.pareto import compare, export_beside
 from tasks.stage import STUDENTS, student_main, work_folder
+from tasks.student_params import Student
+from tasks.training_params import Compress
 
 
 def named(prune: float, low_rank: float) -> str:
@@ -27,18 +29,17 @@ def named(prune: float, low_rank: float) -> str:
 
 
 def make(params: Params, name: str, block: Student) -> Path:
-    """The folder with student/ and exported/ of what `block.compress` makes of the student; made if it is not there."""
+    """The folder with student/ of what `block.compress` makes of the student; made if it is not there."""
     from models.students import load_student
-    from tasks.learning import CODE, ROUNDING_CODE, digests, going_on, learn, make_recipe
+    from tasks.learning import CODE, ROUNDING_CODE, digests, going_on, learn, make_recipe, publish
     from tasks.train import compress, learn_rounded, recovery_recipe
 
     source = STUDENTS / name / "student"
     record = read_json(source / "student.json")
     work = block.model_dump(include={"compress", "train", "quantise_aware"})
     work |= {"student": record["weights_sha256"], "pairs": record["pairs"], "code": digests((*CODE, *ROUNDING_CODE))}
-    work |= {"quantise": params.quantise.model_dump()}
     folder = work_folder(name) / "variants" / sha256_json(work)[:16]
-    if (folder / "exported" / "exported.json").exists():
+    if (folder / "student").is_dir():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     student = load_student(source)
@@ -47,7 +48,10 @@ def make(params: Params, name: str, block: Student) -> Path:
     trained, curve = learn(name, block, student, recovery_recipe(recipe, block), folder / "recover.safetensors")
     if block.quantise_aware.steps:
         curve = going_on(curve, learn_rounded(name, block, trained, recipe, folder / "round.safetensors"))
-    finish(folder, STUDENTS / name / "pairs", params, trained, record | {"ranks": ranks}, curve)
+    count = sum(parameter.numel() for parameter in trained.parameters())
+    publish(folder / "student", trained, record | {"ranks": ranks, "parameters": count}, curve)
+    for checkpoint in folder.glob("*.safetensors"):
+        checkpoint.unlink()
     return folder
 
 
@@ -65,7 +69,9 @@ def variants(params: Params, name: str, block: Student) -> None:
     for prune, energy in itertools.product(asked.prune, asked.low_rank):
         cut = Compress(prune=prune, low_rank=energy, recovery_steps=asked.steps, recovery_rate=asked.rate)
         print(f"variants: {named(prune, energy)}", file=sys.stderr)
-        folders[named(prune, energy)] = [make(params, name, block.model_copy(update={"compress": cut}))]
+        folder = make(params, name, block.model_copy(update={"compress": cut}))
+        export_beside(folder, STUDENTS / name / "pairs", params)
+        folders[named(prune, energy)] = [folder]
     title = "Variants at equal training"
     compare(out, "variants", title, folders, about={"steps": asked.steps}, params=params, name=name)
 

@@ -26,13 +26,15 @@ from models.teachers import KEEPING, Teacher, load_teacher
 from tasks.charts import png
 from tasks.features import centre_square
 from tasks.files import check_sha256, replacing_folder, write_bytes, write_json
-from tasks.params import Params, Student, Video
+from tasks.params import Params
 from tasks.pictures import Unfit
 from tasks.progress import progress
 from tasks.quality import DIGITS, Floats, Model, Pictures, checked, open_file, read_pairs, scale, shown_file, to_bytes
 from tasks.records import read_made
 from tasks.sources import walk
 from tasks.stage import STUDENTS, student_main
+from tasks.stage_params import Video
+from tasks.student_params import Student
 from tasks.target import judged_file
 from tasks.videos import SUFFIXES, sample_frames
 

@@ -24,7 +24,8 @@ from tasks.carry import carry
 from tasks.files import read_json, write_bytes, write_json, write_text
 from tasks.git import commit_id, file_at, git, git_environment
 from tasks.params import NAME, Params, parse_params, parse_yaml
-from tasks.pin import FILE, apply_profile, set_init, set_pin
+from tasks.params_text import with_values
+from tasks.pin import FILE, apply_profile
 from tasks.pipeline import STAGES, StageFailed, cache_folder, stop_group
 from tasks.stage import TRY_AGAIN, WORK, die_with_parent, locked
 from tasks.starts import RECORD, RECORDS
@@ -113,11 +114,8 @@ def _set_params(
     folder: Path, commit: str, student: str, teacher: Mapping[str, Any] | None, profile: str | None, init: str
 ) -> Params:
     """Write params.yaml as it is at the commit, with pin, init and profile; the same bytes are not written again."""
-    text = file_at(commit, FILE)
-    if teacher is not None:
-        text = set_pin(text, student, teacher)
-    if init:
-        text = set_init(text, student, init)
+    values = ({} if teacher is None else {"teacher": dict(teacher)}) | ({"init": init} if init else {})
+    text = with_values(file_at(commit, FILE), student, values)
     raw = parse_yaml(text)
     if profile is not None:
         raw = apply_profile(raw, student, profile)

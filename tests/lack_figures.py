@@ -13,8 +13,9 @@ from split_figures import photos
 from tasks.clusters import Clusters, embedded
 from tasks.coverage_figures import RECENT, TRAIN, Axis, Slice, collect_next, feature_axes, judge, slices_of
 from tasks.features import Features, centre_square, plain_features
-from tasks.params import Coverage, load_params
+from tasks.params import load_params
 from tasks.pictures import Pixels
+from tasks.stage_params import Coverage
 
 TRAINING, SERVING, DRAWS = 250, 90, 100
 SHARES = (0.0, 0.1, 0.2, 0.4)

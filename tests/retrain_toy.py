@@ -15,7 +15,7 @@ from toy_pipeline import STUDENT, make_repository
 
 from tasks.audit import LogRecord, StudentState, replay
 from tasks.mlflow_client import connected
-from tasks.pin import set_pin
+from tasks.params_text import with_values
 from tasks.registry import CHALLENGER, CHAMPION, all_states, read_log
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -51,7 +51,7 @@ def first_champion(root: Path, repository: Path) -> tuple[Path, str]:
 def bump(toy: Path, version: int) -> str:
     """Commit a pin of another teacher version; returns the commit."""
     params = toy / "params.yaml"
-    params.write_text(set_pin(params.read_text(), STUDENT, pin(version)))
+    params.write_text(with_values(params.read_text(), STUDENT, {"teacher": pin(version)}))
     git("commit", "--quiet", "-am", f"teacher {version}", cwd=toy)
     return git("rev-parse", "HEAD", cwd=toy)
 

@@ -10,8 +10,9 @@ from models.errors import UserError
 from tasks.architectures import CANDIDATES, architectures, read_candidates
 from tasks.bench_device import REFERENCE
 from tasks.files import read_json
-from tasks.params import Architecture, load_params
+from tasks.params import load_params
 from tasks.pareto import FORMS
+from tasks.student_params import Architecture
 
 TINY = {"encoder": "patches4_8_16", "decoder_channels": [8], "skip": "add", "upsample": "bilinear"}
 
@@ -69,7 +70,7 @@ def test_two_tiny_ones_with_two_seeds(tmp_path: Path, repository: Path, monkeypa
     assert told["architectures"]["early"]["encoder"] == "patches4_8_16"
     check_written(tmp_path / "out", "architectures", len(rows))
 
-    made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/architectures").rglob("*.tflite")}
+    made = {path: path.stat().st_mtime_ns for path in Path("data/.work/oil/apart").rglob("*.tflite")}
     assert len(made) == 8
     architectures("oil", tmp_path / "out", both, steps=2, seeds=[0, 1])
     assert {path: path.stat().st_mtime_ns for path in made} == made

@@ -12,7 +12,7 @@ import tiny_onnx
 from models.errors import UserError
 from tasks import benchmark, machine_state, timing
 from tasks.files import read_json, sha256_bytes, write_json
-from tasks.params import Benchmark
+from tasks.stage_params import Benchmark
 
 SIZE = 8
 

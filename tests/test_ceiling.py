@@ -60,7 +60,7 @@ def test_students_are_made_and_measured(tmp_path: Path, monkeypatch: pytest.Monk
         made.append((block.model_dump(), share))
         return Path(str(len(made)))
 
-    monkeypatch.setattr(ceiling, "make", make)
+    monkeypatch.setattr(ceiling, "train_apart", make)
     monkeypatch.setattr(ceiling, "measure", lambda folder, pairs: {"explained_effect": 0.1 * int(str(folder))})
     monkeypatch.setattr(ceiling, "teacher_to_itself", lambda pairs: 0.93)
     monkeypatch.chdir(repository)

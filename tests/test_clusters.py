@@ -13,9 +13,10 @@ from test_train import STUDENT, here  # noqa: F401 - a fixture
 from models.batches import Batches
 from tasks.clusters import LEAST, MOST, Clusters, cluster_count, embedded, even
 from tasks.files import read_json
-from tasks.params import Train, load_params
+from tasks.params import load_params
 from tasks.taught import often, slice_labels
 from tasks.train import train
+from tasks.training_params import Train
 
 RANDOM = np.random.default_rng(0)
 

@@ -16,8 +16,8 @@ from models.exportability import INT8, ONNX, Exportability, culprit, inspect
 from models.torch_setup import prepare_torch
 from tasks import exportability as stage
 from tasks.exportability_rules import LIMITS, judge
-from tasks.params import Exportability as Limits
 from tasks.params import load_params
+from tasks.stage_params import Exportability as Limits
 
 REFERENCE = {
     "encoder": "mobilenetv3_small_050",

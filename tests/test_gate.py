@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from models.errors import UserError
 from tasks.evidence import SLICES, Evidence, Photo, Slice
 from tasks.gate import IDENTITY, Decision, decide
+from tasks.gate_params import Gate
 from tasks.gate_table import gate_table
-from tasks.params import Gate, load_params
+from tasks.params import load_params
 from tasks.rules import RULES
 from tasks.slices import HALVES
 

@@ -24,10 +24,11 @@ from models.errors import UserError
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_jsonl
 from tasks.generate import generate, plan
 from tasks.occluders import KINDS, occlude
-from tasks.params import Pairs, Params, parse_params
+from tasks.params import Params, parse_params
 from tasks.pictures import crop_and_resize, expose, pixel_digest, read_input, turn_hue, write_input
 from tasks.records import Input, Pair, read_records
 from tasks.stage import one_line
+from tasks.student_params import Pairs
 
 REPOSITORY = Path(__file__).parents[1]
 RAW = Path("data/students/tiny/raw")

@@ -16,9 +16,10 @@ from models.errors import UserError
 from tasks import pictures
 from tasks.files import read_json
 from tasks.ingest import INPUTS, ingest, split_of
-from tasks.params import Params, Split, parse_params
+from tasks.params import Params, parse_params
 from tasks.records import Input, SetAside, read_records
 from tasks.sources import LIBRARIES, library_sources
+from tasks.stage_params import Split
 
 SHARES = Split(val=0.15, test=0.2)
 

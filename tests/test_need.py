@@ -12,7 +12,8 @@ from models.errors import UserError
 from models.teachers import load_teacher
 from tasks.files import sha256_bytes
 from tasks.need import check_need, size_mib, timed
-from tasks.params import Student, load_params, parse_params, parse_yaml
+from tasks.params import load_params, parse_params, parse_yaml
+from tasks.student_params import Student
 
 REPOSITORY = Path(__file__).parent.parent
 

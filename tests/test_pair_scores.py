@@ -127,9 +127,20 @@ def test_what_the_inputs_foretell_is_taken_off_and_bad_pairs_do_not_bend_it() ->
     target[:10] += 5
     is_train = np.ones(200, bool)
     is_train[190:] = False
-    rest = unforetold(given, target, is_train)
+    rest = unforetold(given, target, is_train, np.full(2, 0.01))
     assert np.abs(rest[10:]).max() < 0.1
     assert rest[:10] == pytest.approx(5, abs=0.1)
+
+
+def test_a_fifth_of_the_pairs_all_of_one_kind_do_not_bend_the_plane() -> None:
+    random = np.random.default_rng(0)
+    given = random.normal(size=(200, 2))
+    target = given @ np.array([[2.0, 0.0], [1.0, -1.0]]) + 3 + random.normal(scale=0.01, size=(200, 2))
+    wrong = given[:, 0] > np.quantile(given[:, 0], 0.8)
+    target[wrong] += 5
+    rest = unforetold(given, target, np.ones(200, bool), np.full(2, 0.01))
+    assert np.abs(rest[~wrong]).max() < 0.1
+    assert rest[wrong] == pytest.approx(5, abs=0.1)
 
 
 def test_a_weave_that_the_effect_always_leaves_is_no_grid() -> None:

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter
 from models import metrics
 from models.teachers.painter import Painter
 from tasks.gate import decide
-from tasks.params import Gate, load_params
+from tasks.gate_params import Gate
+from tasks.params import load_params
 from tasks.phone import picture_evidence
 from tasks.quality import Columns, Floats, Model, Pictures, Work, measure_all, scale, to_pictures
 

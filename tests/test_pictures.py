@@ -13,8 +13,8 @@ from models.errors import UserError
 from models.light import LIGHT
 from tasks import pictures
 from tasks.ingest import split_of
-from tasks.params import Split
 from tasks.pictures import Unfit
+from tasks.stage_params import Split
 
 SHARES = Split(val=0.15, test=0.2)
 KEYS = st.text("0123456789abcdef", min_size=8, max_size=8)

@@ -14,8 +14,8 @@ from models.file_graph import BORDERS, Delegation, delegation, float_islands, li
 from models.runtimes import open_model
 from tasks import quantise
 from tasks.files import sha256_bytes, sha256_file, write_json
-from tasks.params import Quantise
 from tasks.parity import parity
+from tasks.stage_params import Quantise
 
 SIZE = 64
 SETTINGS = Quantise.model_validate(

@@ -17,8 +17,9 @@ from models.validation import REPLAYED, validate
 from tasks.facts import _train, numbers
 from tasks.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
 from tasks.panel_inputs import PanelInput, write_panel
-from tasks.params import Student, load_params
+from tasks.params import load_params
 from tasks.records import Verdict, write_records
+from tasks.student_params import Student
 from tasks.train import train
 
 

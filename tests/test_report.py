@@ -12,7 +12,7 @@ from detectors import LATENCY, a_detector, no_detector
 from evidences import good
 from PIL import Image
 
-from tasks import charts, report
+from tasks import charts, quality_report, report, speed_report
 from tasks.files import write_json
 from tasks.records import Input
 
@@ -350,10 +350,10 @@ def test_anchors_lead_somewhere(page: Page) -> None:
 def test_the_table_shows_what_quality_json_says(page: Page) -> None:
     quality = make_quality()
     rows = {"Student, torch": quality["student"], **quality["files"]}
-    rows |= {report.BASELINES[name]: found for name, found in quality["baselines"].items()}
+    rows |= {quality_report.BASELINES[name]: found for name, found in quality["baselines"].items()}
     for label, expected in rows.items():
-        for name, (_, shape, _, _) in report.FIGURES.items():
-            shown = shape.format(expected[name]) if name in expected else report.ABSENT
+        for name, (_, shape, _, _) in quality_report.FIGURES.items():
+            shown = shape.format(expected[name]) if name in expected else quality_report.ABSENT
             assert page.cells[label][name] == shown, (label, name)
 
 
@@ -381,7 +381,7 @@ def test_flicker_without_a_teacher_says_why_and_without_the_stage_there_is_no_se
     alone = VIDEO | {"flicker": flicker, "over_teacher": ratios, "clip": clip, "without_teacher": "it <costs>"}
     page = Page(report.render(make_evidence(video=alone), {}))
     assert "The teacher was left out: it <costs>." in page.text
-    assert page.cells["Crop jitter"]["teacher"] == page.cells["Crop jitter"]["over_teacher"] == report.ABSENT
+    assert page.cells["Crop jitter"]["teacher"] == page.cells["Crop jitter"]["over_teacher"] == quality_report.ABSENT
     assert "Videos" not in page.cells and "a test picture under the camera motion" in page.text
     left_out = VIDEO | {"flicker": {}, "over_teacher": {}, "clip": None, "without_teacher": "video.photos is 0"}
     bare = report.render(make_evidence(video=left_out), {})
@@ -533,7 +533,7 @@ def test_the_page_shows_every_target_and_what_failed(page: Page) -> None:
 
 
 def test_bars_and_marks_stay_within_their_track() -> None:
-    rows = report.frame_rows(with_targets(make_evidence().benchmark))
+    rows = speed_report.frame_rows(with_targets(make_evidence().benchmark))
     assert [row["target"] for row in rows] == ["local", "browser"]
     for row in rows:
         assert sum(step["bar"] for step in row["steps"]) <= 100 and 0 < row["budget_mark"] <= 100
@@ -676,7 +676,10 @@ def test_what_lies_outside_is_told(folder: Path, page: Page) -> None:
     assert rows[0]["name"] == "Line art and print" and rows[-1]["name"] == "Night"
     names = [row["name"] for row in rows]
     assert [name for name in page.cells if name in names] == names and len(names) == len(WORDS) - 1
-    assert page.cells["Night"] | {"auroc": "1.000", "fades": "90%", "interval": report.ABSENT} == page.cells["Night"]
+    assert (
+        page.cells["Night"] | {"auroc": "1.000", "fades": "90%", "interval": quality_report.ABSENT}
+        == page.cells["Night"]
+    )
     text = (folder / "index.html").read_text()
     assert "8 photos cannot vouch for such a rate" in text and "25&thinsp;%" in text
     svg = (folder / "images/detector.svg").read_text()

@@ -17,11 +17,12 @@ from test_train import write_repository
 from models.errors import TryAgain, UserError
 from tasks import mlflow_client, search
 from tasks.files import read_json
-from tasks.params import Architecture, load_params
+from tasks.params import load_params
 from tasks.search import Asked
 from tasks.search_result import best, best_by_latency
 from tasks.search_space import SPACE, Space, architecture_of, encoder_of, geometric, losses_of, own_point, read_space
 from tasks.search_trial import built
+from tasks.student_params import Architecture
 from tasks.train import train
 
 OUT = Path("data/students/oil/search")

@@ -16,10 +16,11 @@ from tasks.cutouts import fit
 from tasks.files import read_json
 from tasks.ingest import INPUTS
 from tasks.panel_inputs import PanelInput, write_panel
-from tasks.params import Splits, load_params
+from tasks.params import load_params
 from tasks.pictures import Pixels, perceptual_hashes, pixel_digest, write_input
 from tasks.records import SPLITS, Input, Verdict, write_records
 from tasks.splits import check_splits, nearest_bits, tell
+from tasks.stage_params import Splits
 
 SIZE = 64
 FOLDER = Path("pairs")

@@ -195,7 +195,7 @@ def test_the_shipped_start_weights_fit_the_shipped_students(repository: Path) ->
     assert sum(file.stat().st_size for file in shipped.iterdir()) < 3e6
 
 
-def test_init_is_kept_where_it_is_asked_for_or_shared(toy: Path, client: Any, started: Callable[[], Start]) -> None:
+def test_init_is_kept_where_it_is_asked_for_or_merged(toy: Path, client: Any, started: Callable[[], Start]) -> None:
     whole = {"architecture": load_params().student("oil").architecture.model_dump()}
     promote(client, registered(client, toy.parent / "one", whole))
     assert started().record == whole | {"weights_sha256": SHA}
@@ -207,7 +207,12 @@ def test_init_is_kept_where_it_is_asked_for_or_shared(toy: Path, client: Any, st
     both = profiles.replace("    init: start", "    init: &s start") + "students:\n"
     (toy / "params.yaml").write_text(both + block.replace("    init: start", "    init: *s"))
     git("commit", "--quiet", "-am", "shared")
-    assert "write `init: ...` into its own block" in started().told
+    assert started().record == whole | {"weights_sha256": SHA}  # it can be set for this student alone
+    (toy / "params.yaml").write_text(
+        profiles + "students:\n" + block.replace("    init: start", "    <<: {init: start}")
+    )
+    git("commit", "--quiet", "-am", "merged")
+    assert "init comes from a merge (<<): write it into the student's own block" in started().told
 
 
 def test_the_merge_of_a_retrains_branch_is_no_other_retrain(toy: Path, started: Callable[[], Start]) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 from models.errors import UserError
 from models.students import build_student, load_student
 from tasks.files import sha256_file
-from tasks.params import Architecture, load_params
+from tasks.params import load_params
+from tasks.student_params import Architecture
 
 SMALL = {
     "encoder": "mobilenetv4_conv_small_035",

@@ -11,10 +11,10 @@ from test_train import write_repository
 from models.errors import UserError
 from models.students import load_student
 from tasks.files import read_json, read_jsonl
-from tasks.learning import publish
-from tasks.params import Compress, load_params
-from tasks.pareto import front
+from tasks.params import load_params
+from tasks.pareto import export_beside, front
 from tasks.train import train
+from tasks.training_params import Compress
 from tasks.variants import make as make_variant
 from tasks.variants import named, variants
 
@@ -77,14 +77,31 @@ def test_a_student_that_began_factorised_stays_so(
     train(load_params(), "oil", block)
     assert read_json(student / "student.json")["ranks"] == ranks
 
-    def only_published(folder: Path, _pairs: Path, _params: Any, trained: Any, record: Any, curve: Any) -> None:
-        publish(folder / "student", trained, record, curve)
-
-    monkeypatch.setattr("tasks.variants.finish", only_published)  # the export takes half a minute
     for compress in (whole, whole.model_copy(update={"prune": 0.5})):
         made = make_variant(load_params(), "oil", block.model_copy(update={"compress": compress}))
         assert read_json(made / "student/student.json")["ranks"] == ranks
         load_student(made / "student")
+
+
+def test_files_are_exported_anew_where_the_settings_changed_or_it_was_cut_off(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr("tasks.quantise.export", lambda folder, *_, **__: seen.append(folder))
+    params = load_params(repository / "params.yaml")
+    finer = params.model_copy(update={"quantise": params.quantise.model_copy(update={"min_psnr_db": 50.0})})
+    (tmp_path / "student").mkdir()
+    for settings, times in ((params, 1), (params, 1), (finer, 2), (finer, 2), (params, 3)):
+        export_beside(tmp_path / "student", tmp_path, settings)
+        assert len(seen) == times
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.quantise.export", cut_off)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            export_beside(tmp_path / "student", tmp_path, finer)
 
 
 def change_block(**changes: Any) -> None:

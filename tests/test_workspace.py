@@ -21,7 +21,7 @@ from models.errors import TryAgain, UserError
 from models.teachers.folders import folder_sha256
 from tasks import carry
 from tasks.files import sha256_file
-from tasks.pin import set_init
+from tasks.params_text import with_values
 from tasks.pipeline import StageFailed, cache_folder
 from tasks.starts import kept_weights
 from tasks.workspace import commit, drop_branch, environment, prepare, remove, run, understudy
@@ -148,7 +148,7 @@ def test_a_start_that_the_base_has_is_replaced_and_put_back(repo: Path) -> None:
     merged = START | {"weights_sha256": "b" * 64}
     (repo / OWN).parent.mkdir(parents=True)
     (repo / OWN).write_text(json.dumps(merged))
-    params = set_init((repo / "params.yaml").read_text(), "oil", OWN.parent.as_posix())
+    params = with_values((repo / "params.yaml").read_text(), "oil", {"init": OWN.parent.as_posix()})
     (repo / "params.yaml").write_text(params)
     git("add", OWN.as_posix())
     git("commit", "--quiet", "-am", "merged")
