@@ -81,7 +81,7 @@ def ceiling(name: str, out: Path, steps: int | None, seeds: Sequence[int]) -> No
             changed = changed_student(block, change | {"train.seed": seed}, label)
             folder = train_apart(params, name, changed, 0.5 if label == HALF else 1.0)
             found.setdefault(label, []).append(measure(folder, pairs))
-    told = judge({label: mean(one["explained_effect"] for one in of_seeds) for label, of_seeds in found.items()})
+    told = judge({label: [one["explained_effect"] for one in of_seeds] for label, of_seeds in found.items()})
     told["teacher_to_itself"] = teacher_to_itself(pairs)
     about = {"student": name, "steps": steps or block.train.steps, "seeds": list(seeds), "machine": machine()}
     table = to_table(told)
@@ -98,29 +98,39 @@ def teacher_to_itself(pairs: Path) -> float | None:
     return None if found is None else round(found, 6)
 
 
-def judge(explained: Mapping[str, float]) -> dict[str, Any]:
-    """What each gains in explained effect over the student as it is, and which is to be mended first."""
-    own = explained[OWN]
-    gains = {label: value - own for label, value in explained.items() if label != OWN}
-    gains[HALF] = -gains[HALF]
-    best = max(gains, key=lambda label: gains[label])
-    what, advice = STANDS_FOR[best]
-    verdict = f"{what} limits it most ({gains[best]:+.3f}): {advice}"
-    if gains[best] < LEAST:
-        verdict = "none of these limits it: it is as near to its teacher as such a student comes"
-    rounded = {label: round(value, 6) for label, value in gains.items()}
-    return {"explained_effect": {label: round(value, 6) for label, value in explained.items()}} | {
-        "gains": {STANDS_FOR[label][0]: gain for label, gain in rounded.items()},
+def judge(explained: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """What each gains in explained effect over the student as it is, and which is to be mended first.
+
+    `explained` has a value for each seed. Seeds differ by some hundredths, so what does not gain with every seed counts
+    for nothing.
+    """
+    gains: dict[str, list[float]] = {}
+    for label, values in explained.items():
+        if label != OWN:
+            sign = -1 if label == HALF else 1
+            gains[label] = [sign * (value - own) for value, own in zip(values, explained[OWN], strict=True)]
+    counted = {label: mean(of_seeds) for label, of_seeds in gains.items() if min(of_seeds) > 0}
+    best = max(counted, key=lambda label: counted[label], default=None)
+    verdict = "none of these limits it: it is as near to its teacher as such a student comes"
+    if best and counted[best] >= LEAST:
+        what, advice = STANDS_FOR[best]
+        verdict = f"{what} limits it most ({counted[best]:+.3f}): {advice}"
+    return {
+        "explained_effect": {label: [round(value, 6) for value in values] for label, values in explained.items()},
+        "gains": {STANDS_FOR[label][0]: [round(gain, 6) for gain in of_seeds] for label, of_seeds in gains.items()},
         "verdict": verdict,
     }
 
 
 def to_table(told: Mapping[str, Any]) -> str:
-    """Markdown, a row a student."""
+    """Markdown, a row a student; of several seeds the means, and the gains from the least to the most."""
     lines = []
-    for label, value in told["explained_effect"].items():
+    for label, values in told["explained_effect"].items():
         what = STANDS_FOR[label][0] if label in STANDS_FOR else ""
-        lines.append([label, f"{value:.3f}", what, f"{told['gains'][what]:+.3f}" if what else ""])
+        gains = told["gains"][what] if what else []
+        gain = f"{mean(gains):+.3f}" if gains else ""
+        spread = f" ({min(gains):+.3f} to {max(gains):+.3f})" if len(gains) > 1 else ""
+        lines.append([label, f"{mean(values):.3f}", what, gain + spread])
     if told["teacher_to_itself"] is not None:
         lines.append(["the teacher, with another seed", f"{told['teacher_to_itself']:.3f}", "the ceiling", ""])
     return markdown(["student", "explained effect", "stands for", "gain"], lines)
