@@ -54,7 +54,7 @@ def test_what_gains_most_is_what_limits(change: dict[str, list[float]], verdict:
 
 
 def test_what_gains_with_one_seed_alone_limits_nothing() -> None:
-    """As measured of oil at 500 steps."""
+    """Of which seed it is, is chance."""
     found = {
         ceiling.OWN: [0.698, 0.708],
         "twice as wide": [0.740, 0.721],
