@@ -103,7 +103,7 @@ def log_again(name: str) -> None:
 
     params = load_params()
     with locked(work_folder(name) / "lineage.lock"):
-        log_run(name, all_facts(params, name, params.student(name)))
+        log_run(name, all_facts(params, name, params.block(name)))
 
 
 def log_failure(name: str, done: Sequence[str], failed: str, reason: str) -> None:
@@ -116,7 +116,7 @@ def log_failure(name: str, done: Sequence[str], failed: str, reason: str) -> Non
 
         params = load_params()
         with locked(work_folder(name) / "lineage.lock"):
-            facts = [FACTS[stage](params, name, params.student(name)) for stage in done if stage in FACTS]
+            facts = [FACTS[stage](params, name, params.block(name)) for stage in done if stage in FACTS]
             log_run(name, facts, failed=failed, reason=reason)
     except UserError as error:
         print(f"the failure is not in MLflow: {error}", file=sys.stderr)
