@@ -2,6 +2,7 @@
 
 Modules of both are named by path; shapes are found by trying, and adapters made for them (models/features.py says what
 forms features may have). The teacher looks at every batch, so a step costs what the teacher costs (docs/losses.md).
+Where a mask (B,L) says which tokens count, the others are left out of every loss.
 """
 
 from collections.abc import Callable, Sequence

@@ -102,10 +102,10 @@ def look_at(student: nn.Module, batch: Batch, *paths: str, step: int = 0, share:
     )
 
 
-def recipe(steps: int = 8) -> Recipe:
+def recipe(steps: int = 8, rate: float = 0.05) -> Recipe:
     return Recipe(
         steps=steps,
-        learning_rate=0.05,
+        learning_rate=rate,
         weight_decay=5e-4,
         warmup_steps=1,
         ema_decay=0.9,
@@ -116,8 +116,17 @@ def recipe(steps: int = 8) -> Recipe:
     )
 
 
-def train(folder: Path, student: nn.Module, terms: list[Term], *, steps: int = 8, stop_after: int = 0) -> Training:
-    training = begin(student, recipe(steps), terms)
+def train(
+    folder: Path,
+    student: nn.Module,
+    terms: list[Term],
+    *,
+    steps: int = 8,
+    stop_after: int = 0,
+    rate: float = 0.05,
+) -> Training:
+    settings = recipe(steps, rate)
+    training = begin(student, settings, terms)
     resume(training, folder / "checkpoint.safetensors")
 
     def show(training: Training, line: Any) -> None:
@@ -127,7 +136,7 @@ def train(folder: Path, student: nn.Module, terms: list[Term], *, steps: int = 8
     def check(network: nn.Module, device: torch.device) -> dict[str, float]:
         return {}
 
-    run(training, Source(), check, recipe(steps), Accelerator(cpu=True), folder / "checkpoint.safetensors", show)
+    run(training, Source(), check, settings, Accelerator(cpu=True), folder / "checkpoint.safetensors", show)
     return training
 
 
