@@ -37,7 +37,7 @@ def changed_pins(base_ref: str, head_ref: str) -> list[tuple[str, Block | None, 
 def apply_profile(raw: Mapping[str, Any], student: str, profile: str) -> dict[str, Any]:
     """A parsed params.yaml with the values of one of its profiles for one student; the given one stays as it is."""
     params = parse_params(raw)
-    params.block(student)
+    params.student(student)  # profiles are about students of pictures
     if profile not in params.profiles:
         raise UserError(f"no profile {profile!r} in {FILE}; there are: {', '.join(params.profiles) or 'none'}")
     changed = with_profile(raw["students"][student], params.profiles[profile])

@@ -21,7 +21,7 @@ from models.errors import UserError
 from tasks.arrays import ArrayFile
 from tasks.classification.examples import Examples, ExampleSet, open_examples
 from tasks.classification.params import Classifier
-from tasks.files import replacing_folder, sha256_file, sha256_json, write_json
+from tasks.files import replacing_folder, sha256_file, sha256_json, write_bytes, write_json
 from tasks.params import Params
 from tasks.progress import progress
 from tasks.records import SPLITS
@@ -40,7 +40,9 @@ def generate(params: Params, name: str, block: Classifier) -> None:
 
     examples = open_examples(block.dataset)
     if examples.kind != block.takes:
-        raise UserError(f"students.{name}: {block.task} takes {block.takes}, and dataset {block.dataset} is of {examples.kind}")
+        raise UserError(
+            f"students.{name}: {block.task} takes {block.takes}, and dataset {block.dataset} is of {examples.kind}"
+        )
     teacher = load_teacher(block.teacher.model_dump())
     check_budget(name, examples, block)
     about = {
@@ -60,7 +62,7 @@ def generate(params: Params, name: str, block: Classifier) -> None:
         for split in SPLITS:
             for start in range(0, len(examples.splits[split]), BLOCK):
                 rows = np.arange(start, min(start + BLOCK, len(examples.splits[split])))
-                path = folder / f"{split}-{start:09d}.npz"
+                path = folder / f"{split}-{start:09d}.safetensors"
                 if not path.exists():
                     answer(teacher, viewers[split], rows, len(examples.classes), block.pairs.pooled, path)
                 advance(len(rows) * views_of(viewers[split]))
@@ -93,14 +95,14 @@ def check_budget(name: str, examples: ExampleSet, block: Classifier) -> None:
     needed = 4 * len(examples.classes) * (len(examples.splits["train"]) * views + held_out) / MIB
     if needed > block.pairs.max_mib:
         raise UserError(
-            f"students.{name}: the teacher's logits take {needed:.0f} MiB, pairs.max_mib is {block.pairs.max_mib:g}: ask "
-            "for fewer views, or raise it"
+            f"classifiers.{name}: the teacher's logits take {needed:.0f} MiB, and pairs.max_mib is "
+            f"{block.pairs.max_mib:g}: ask for fewer views, or raise it"
         )
 
 
 def answer(teacher: Any, shown: Any, rows: npt.NDArray[np.int64], classes: int, pooled: bool, path: Path) -> None:
     """Ask the teacher about some rows in all their views, and keep what it says."""
-    from models.files import replacing
+    from safetensors.numpy import save
 
     logits, features = [], []
     for view in range(views_of(shown)):
@@ -114,19 +116,19 @@ def answer(teacher: Any, shown: Any, rows: npt.NDArray[np.int64], classes: int, 
         if pooled:
             features.append(np.asarray(teacher.pooled(inputs), np.float16))
     arrays = {"logits": np.stack(logits, axis=1)} | ({"pooled": np.stack(features, axis=1)} if pooled else {})
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    write_bytes(path, save({what: np.ascontiguousarray(values) for what, values in arrays.items()}))
 
 
 def check_answers(found: Floats, count: int, classes: int) -> None:
     """Refuse logits that are not (count,classes), or not finite."""
     if found.shape != (count, classes):
         raise UserError(
-            f"the teacher gives logits of {found.shape[-1]} classes, and the dataset has {classes}: take a teacher of these "
-            "classes, or name the dataset's `classes` in its order"
+            f"the teacher gives logits of {found.shape[-1]} classes, and the dataset has {classes}: take a teacher of "
+            "these classes, or name the dataset's `classes` in its order"
         )
-    if not np.isfinite(found).all():
-        raise UserError(f"the teacher's logits of {(~np.isfinite(found).all(axis=1)).sum()} of {count} examples are not finite numbers: look at its weights")
+    broken = int((~np.isfinite(found).all(axis=1)).sum())
+    if broken:
+        raise UserError(f"the teacher's logits of {broken} of {count} examples are not finite: look at its weights")
 
 
 def join(folder: Path, raw: Path, split: str) -> list[str]:
@@ -144,6 +146,7 @@ def join(folder: Path, raw: Path, split: str) -> list[str]:
 
 def blocks(folder: Path, split: str) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """The kept answers of a split, in the order of rows."""
-    for path in sorted(folder.glob(f"{split}-*.npz")):
-        with np.load(path, allow_pickle=False) as found:
-            yield {what: found[what] for what in found.files}
+    from safetensors.numpy import load_file
+
+    for path in sorted(folder.glob(f"{split}-*.safetensors")):
+        yield load_file(path)
