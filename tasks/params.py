@@ -186,10 +186,9 @@ def check_classifier_files(params: Params, name: str, block: ClassifierBlock) ->
     """Refuse paths of a classifier that lead nowhere."""
     if block.init and not Path(block.init).is_dir() and not block.init.startswith("data/students/"):
         raise UserError(f"params.yaml: classifiers.{name}.init: no folder at {block.init}")
-    dataset = params.datasets[block.dataset].model_dump()
-    for key, path in {"path": dataset.get("path"), **dataset.get("paths", {})}.items():
-        if path and not Path(path).exists():
-            raise UserError(f"params.yaml: datasets.{block.dataset}.{key}: nothing lies at {path}")
+    source = params.datasets[block.dataset].source
+    if not Path(source).exists():
+        raise UserError(f"params.yaml: datasets.{block.dataset}.source: nothing lies at {source}")
 
 
 def with_profile(block: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,9 +49,7 @@ def quantise(params: Params, name: str, block: Classifier) -> None:
             path = exported / f"student.{precision}.{SUFFIXES[runtime]}"
             write_bytes(path, data)
             found = parity(opened(data, runtime), checks, expected)
-            say(
-                f"{path.name}: {found['agreement']:.0%} of the classes of torch, logits off by {found['max_abs']} at most"
-            )
+            say(f"{path.name}: {found['agreement']:.0%} of torch's classes, logits off by {found['max_abs']} at most")
             if precision == "fp32":
                 check_float(path.name, found, settings.max_float_difference)
             lines.append(describe(path, runtime, precision, found))
