@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field
 
 from tasks.schema import Fraction, Positive, PositiveFloat, Section, Weight
 
-Path = Annotated[str, Field(min_length=1)]  # of a module, dotted, such as layer3 or distilbert.transformer.layer.5
+ModulePath = Annotated[
+    str, Field(min_length=1)
+]  # of a module, dotted, such as layer3 or distilbert.transformer.layer.5
 POOLED = "pooled"  # for a teacher's module: the features kept with the pairs
 
 
@@ -53,8 +55,8 @@ class Inside(Section):
     """A module of the student that is to hold what one of the teacher's holds (models/feature_distillation.py)."""
 
     kind: Literal["fitnets", "attention", "relations", "sp", "vid", "hidden-cosine"]
-    student: Path
-    teacher: Path
+    student: ModulePath
+    teacher: ModulePath
     weight: PositiveFloat
 
 
@@ -62,8 +64,8 @@ class Crd(Section):
     """The same example told from others, in both (Tian et al. 2020; models/contrastive.py)."""
 
     kind: Literal["crd"]
-    student: Path  # what it gives is meaned over places
-    teacher: Path  # a module of the teacher, run in every step; or pooled, the features kept with the pairs
+    student: ModulePath  # what it gives is meaned over places
+    teacher: ModulePath  # a module of the teacher, run in every step; or pooled, the features kept with the pairs
     weight: PositiveFloat
     dimensions: Positive  # of the heads and of the bank's rows
     negatives: Positive  # examples of other classes that each is told from

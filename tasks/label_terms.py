@@ -34,11 +34,7 @@ def make_label_terms(
     `example` is a batch to find shapes by; `labels` (N,) are those of all training examples; `teacher` gives what
     modules of it hold, by path (models/features.py's module_features); `peer` and `optimizer` are wanted for mutual.
     """
-    from models.label_losses import Dist as DistTerm
-    from models.label_losses import Dkd as DkdTerm
-    from models.label_losses import Kd as KdTerm
-    from models.label_losses import Labels as LabelsTerm
-    from models.mutual import Mutual as MutualTerm
+    from models import label_losses, mutual
 
     paths = inside_paths(list(losses))
     inner = _inner(teacher, paths)
@@ -46,17 +42,17 @@ def make_label_terms(
     for loss in losses:
         settings = loss.model_dump(exclude={"kind"})
         if isinstance(loss, Labels):
-            terms.append(LabelsTerm(loss.weight))
+            terms.append(label_losses.Labels(loss.weight))
         elif isinstance(loss, Kd):
-            terms.append(KdTerm(temperature=loss.temperature, share=loss.soft))
+            terms.append(label_losses.Kd(temperature=loss.temperature, share=loss.soft))
         elif isinstance(loss, Dkd):
-            terms.append(DkdTerm(**settings))
+            terms.append(label_losses.Dkd(**settings))
         elif isinstance(loss, Dist):
-            terms.append(DistTerm(**settings))
+            terms.append(label_losses.Dist(**settings))
         elif isinstance(loss, Mutual):
             if peer is None or optimizer is None:
                 raise UserError("train.losses: mutual needs a peer beside the student, and there is none")
-            terms.append(MutualTerm(peer, optimizer(list(peer.parameters())), **settings))
+            terms.append(mutual.Mutual(peer, optimizer(list(peer.parameters())), **settings))
         elif isinstance(loss, Crd):
             terms.append(_contrastive(loss, student, example, labels, seed, _chosen(inner, paths, [loss.teacher])))
     links = [loss for loss in losses if isinstance(loss, Inside)]
