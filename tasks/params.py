@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from models.errors import UserError
 from models.teachers import SAMPLING
 from models.teachers.pinned import places
+from tasks.chat_params import Written
 from tasks.curate_params import Curate, FaceEmbedding
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Precision, Section, Weight
 from tasks.target import LOCAL, check_target
@@ -509,6 +510,8 @@ class Params(Section):
     retrain: Retrain
     drift: Drift
     coverage: Coverage
+    # By the name of a data set: texts for it that a language model writes (tasks/written.py).
+    written: dict[Annotated[str, StringConstraints(pattern=NAME.pattern)], Written] = Field(default={})
     profiles: dict[str, Profile]  # by name: a smaller run, such as CI makes of a pull request
     students: Annotated[dict[str, Student], Field(min_length=1)]
 
