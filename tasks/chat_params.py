@@ -31,8 +31,9 @@ class Chat(Section):
     version: Positive  # raise it when another model stands behind the same name: kept answers are then not its
     model: Word  # as the server calls it
     base_url: Annotated[str, AfterValidator(check_url)]  # what comes before /chat/completions
-    # The environment variable that holds the key, such as OPENAI_API_KEY; "" where the server asks for none.
-    key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    # The environment variable that holds the key, such as OPENAI_API_KEY; "" where the server asks for none. Capitals
+    # only, so that a key that was pasted here is refused.
+    key_variable: Annotated[str, StringConstraints(pattern=r"^([A-Z][A-Z0-9_]{0,62})?$")] = ""
     timeout_s: PositiveFloat = 120.0
     parallel: Annotated[int, Field(ge=1, le=64)] = 4  # calls at once
     calls_per_minute: PositiveFloat

@@ -561,7 +561,8 @@ def _plain(error: ValidationError, where: str = "params.yaml") -> str:
         return f"{where}: unknown key {key}{more}"
     if first["type"] == "missing":
         return f"{where}: missing key {key}{more}"
-    return f"{where}: {key or 'top level'}: {first['msg']}, got {first['input']!r:.80}{more}"
+    got = "" if keys[-1:] == ["key_variable"] else f", got {first['input']!r:.80}"  # it may be the key itself
+    return f"{where}: {key or 'top level'}: {first['msg']}{got}{more}"
 
 
 def check_files(params: Params, student: str) -> None:

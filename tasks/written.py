@@ -199,7 +199,7 @@ def written(name: str, settings: Written) -> None:
 def describe(folder: Path, author: Author, counts: Any) -> dict[str, Any]:
     """written.json: nothing in it hangs on when or where it was made, nor on calls whose answers were lost."""
     settings = author.settings
-    spending = {"base_url", "key", "timeout_s", "parallel", "calls_per_minute", "max_calls", "max_cost"}
+    spending = {"base_url", "key_variable", "timeout_s", "parallel", "calls_per_minute", "max_calls", "max_cost"}
     own = settings.model_dump(exclude={"writer": spending, "judge": spending})
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
     bills = {one.name: one.bill() for one in (author.writer, author.judge)}

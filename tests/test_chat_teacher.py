@@ -39,7 +39,13 @@ def chat(api: Api, tmp_path: Path) -> Iterator[Any]:
 
     def make(**changed: Any) -> Chat:
         settings: dict[str, Any] = {"name": "tiny", "version": 1, "model": "tiny-lm", "base_url": api.address}
-        settings |= {"key": VARIABLE, "timeout_s": 1.0, "parallel": 1, "calls_per_minute": 1e6, "max_calls": 1000}
+        settings |= {
+            "key_variable": VARIABLE,
+            "timeout_s": 1.0,
+            "parallel": 1,
+            "calls_per_minute": 1e6,
+            "max_calls": 1000,
+        }
         settings |= {"price_in": 1.0, "price_out": 2.0, "max_cost": 1.0, "store": tmp_path}
         made.append(Chat(**settings | changed))
         return made[-1]
@@ -299,7 +305,7 @@ def test_two_processes_share_one_ledger(api: Api, chat: Any) -> None:
 
 def test_the_digest_is_of_what_decides(chat: Any) -> None:
     digest = labeller(chat()).digest
-    assert digest == labeller(chat(max_cost=2.0, parallel=2, base_url="http://localhost:1/v1", key="")).digest
+    assert digest == labeller(chat(max_cost=2.0, parallel=2, base_url="http://localhost:1/v1", key_variable="")).digest
     others = [
         labeller(chat(model="other")),
         labeller(chat(version=2)),

@@ -29,7 +29,14 @@ HELD_OUT = "the quick brown fox jumps over the good lazy dog near the old mill"
 
 
 def block(address: str, **changed: Any) -> dict[str, Any]:
-    api = {"name": "tiny", "version": 1, "model": "tiny-lm", "base_url": address, "key": VARIABLE, "timeout_s": 5.0}
+    api = {
+        "name": "tiny",
+        "version": 1,
+        "model": "tiny-lm",
+        "base_url": address,
+        "key_variable": VARIABLE,
+        "timeout_s": 5.0,
+    }
     api |= {
         "parallel": 2,
         "calls_per_minute": 1e6,
@@ -269,7 +276,7 @@ def test_the_data_set_must_fit(api: Api) -> None:
         ({"writer": {"base_url": "ftp://host/v1"}}, "an address such as"),
         ({"writer": {"base_url": "http://me:secret@host/v1"}}, "no name, password or query"),
         ({"writer": {"name": "../up"}}, "should match pattern"),
-        ({"writer": {"key": "sk-123-mine"}}, "should match pattern"),
+        ({"writer": {"key_variable": "sk-123-mine"}}, "should match pattern"),
         ({"judge": {"name": "tiny", "model": "other"}}, "writer and judge are both tiny v1, and differ"),
     ],
 )
@@ -279,6 +286,19 @@ def test_settings_are_strict(changed: dict[str, Any], told: str) -> None:
         found[key] = found[key] | value if key in ("writer", "judge", "keep") else value
     with pytest.raises(ValidationError, match=told):
         Written.model_validate(found)
+
+
+def test_a_key_that_was_pasted_into_params_is_not_told(repository: Path) -> None:
+    raw = yaml.safe_load((repository / "params.yaml").read_text())
+    found = block("http://127.0.0.1:1/v1")
+    raw["written"] = {"films": found | {"writer": found["writer"] | {"key_variable": KEY}}}
+    with pytest.raises(UserError) as caught:
+        parse_params(raw)
+    line = str(caught.value)
+    assert line.startswith("params.yaml: written.films.writer.key_variable: String should match") and KEY not in line
+    raw["written"] = {"Films": found}
+    with pytest.raises(UserError, match=r"params.yaml: written.Films.\[key\]: String should match"):
+        parse_params(raw)
 
 
 def test_near_texts() -> None:

@@ -76,7 +76,7 @@ class Chat:
         version: int,
         model: str,
         base_url: str,
-        key: str,  # the environment variable that holds it; "" is a server that asks for none
+        key_variable: str,  # of the environment, which holds it; "" is a server that asks for none
         timeout_s: float,
         parallel: int,
         store: Path,
@@ -85,8 +85,8 @@ class Chat:
         self.name, self.model, self.parallel = f"{name} v{version}", model, parallel
         self.spend = Spend(**spend)
         self.folder = store / f"chat-{name}-v{version}"
-        self.key_name, url = key, f"{base_url.rstrip('/')}/chat/completions"
-        self.endpoint = Endpoint(name=self.name, url=url, key=key, timeout_s=timeout_s)
+        self.key_variable, url = key_variable, f"{base_url.rstrip('/')}/chat/completions"
+        self.endpoint = Endpoint(name=self.name, url=url, key_variable=key_variable, timeout_s=timeout_s)
         self.asking: dict[str, threading.Lock] = {}
         self.used: dict[str, Answer] = {}  # by digest of what was asked, in this run
         self.missing: set[str] = set()  # of OPTIONAL, what this server does not take
@@ -195,7 +195,11 @@ class Chat:
             self.missing.update(unknown)
 
     def _mend_key(self) -> str:
-        return f"set a valid key in {self.key_name}" if self.key_name else "name the variable of its key in `key`"
+        return (
+            f"set a valid key in {self.key_variable}"
+            if self.key_variable
+            else "name the variable of its key in key_variable"
+        )
 
     def _json(self, data: bytes) -> dict[str, Any]:
         try:

@@ -24,11 +24,11 @@ SECRET = 8  # characters from which a key is one, and not the word that a local 
 class Endpoint:
     """The address that a teacher's questions go to."""
 
-    def __init__(self, *, name: str, url: str, key: str, timeout_s: float) -> None:
+    def __init__(self, *, name: str, url: str, key_variable: str, timeout_s: float) -> None:
         import httpx
 
         self.name, self.url, self.timeout_s = name, url, timeout_s
-        self._key = _key(name, key)
+        self._key = _key(name, key_variable)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s))
         # Each call has a connection of its own: a server that closes an idle one at the wrong moment costs an answer.
