@@ -62,6 +62,15 @@ class Labels(Section):
         return self
 
 
+class ChatTeacher(Section):
+    """A model behind an API as the teacher of a text classifier (models/teachers/chat_classifier.py)."""
+
+    kind: Literal["chat"]
+    api: Chat
+    labels: Labels
+    classes: Annotated[dict[Word, str], Field(min_length=2)]  # name -> what it means, in the data set's order
+
+
 class Style(Section):
     """What the writer is told besides the class; each call draws one of each list."""
 

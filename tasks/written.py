@@ -41,7 +41,7 @@ from tasks.files import (
 from tasks.near_texts import NearTexts
 from tasks.params import load_params
 from tasks.progress import progress
-from tasks.stage import WORK, guarded, locked
+from tasks.stage import WORK, failure_note, guarded, locked
 from tasks.written_prompts import Order, ask_judge, ask_writer, orders
 from tasks.written_rules import (
     RULES,
@@ -245,6 +245,7 @@ def main() -> None:
             raise UserError(
                 f"no data set {name!r} under `written` in params.yaml; there are: {', '.join(blocks) or 'none'}"
             )
+        failure_note("written", None).unlink(missing_ok=True)
         with locked(WORK / f"written-{name}.lock"):
             written(name, blocks[name])
 

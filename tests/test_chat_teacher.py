@@ -17,7 +17,15 @@ from chat_api import KEY, Api, chat_api
 from models.errors import TryAgain, UserError
 from models.teachers import ledger
 from models.teachers.chat import Answer, Chat
-from models.teachers.chat_classifier import ChatClassifier, class_code, json_answer, letter_tops
+from models.teachers.chat_classifier import (
+    ChatClassifier,
+    class_code,
+    classifier_digest,
+    json_answer,
+    letter_tops,
+    load_classifier,
+)
+from tasks.chat_params import ChatTeacher
 
 VARIABLE = "UNDERSTUDY_TEST_KEY"
 CLASSES = {"negative": "they did not like it", "positive": ""}
@@ -87,7 +95,7 @@ def test_votes_where_there_are_no_log_probabilities(api: Api, chat: Any) -> None
         "wrong",
         "wrong",
     ]  # of another text: its first answer is asked for again, twice is enough
-    one = labeller(chat(), votes=2)
+    one = labeller(chat(), orders=1, votes=2)
     assert np.isnan(one(TEXTS[1:2])).all() and len(api.asked) == 8
 
 
@@ -315,6 +323,18 @@ def test_the_digest_is_of_what_decides(chat: Any) -> None:
         labeller(chat(), temperature=0.0),
     ]
     assert len({digest, *(one.digest for one in others)}) == 7
+
+
+def test_a_block_of_params_is_a_teacher(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spend = {"calls_per_minute": 1e6, "max_calls": 10, "price_in": 0.0, "price_out": 0.0, "max_cost": 0.0}
+    reached = {"name": "tiny", "version": 3, "model": "tiny-lm", "base_url": api.address, "key_variable": VARIABLE}
+    raw = {"kind": "chat", "api": reached | spend, "labels": {"instruction": "Is it good?"}, "classes": CLASSES}
+    settings = ChatTeacher.model_validate(raw).model_dump()
+    teacher = load_classifier(settings, tmp_path)
+    assert teacher(TEXTS).argmax(1).tolist() == [1, 0, 0]  # a cap of 0 lets what costs nothing be done
+    teacher.chat.close()
+    monkeypatch.delenv(VARIABLE)
+    assert classifier_digest(settings) == teacher.digest
 
 
 @pytest.mark.parametrize(

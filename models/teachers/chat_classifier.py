@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,24 @@ Answer with JSON alone: {{"class": "X"}}, where X is the letter of the one class
 ONLY = '\nAnswer with nothing but {"class": "X"} and a letter of the list.'
 
 
+def load_classifier(settings: Mapping[str, Any], store: Path) -> "ChatClassifier":
+    """The classifier of a block with `api`, `labels` and `classes` (tasks/chat_params.py); store: answers_folder()."""
+    return ChatClassifier(Chat(**settings["api"], store=store), classes=settings["classes"], **settings["labels"])
+
+
+def classifier_digest(settings: Mapping[str, Any]) -> str:
+    """Its digest, told from the block alone: no key is wanted and no server asked."""
+    api = settings["api"]
+    return labels_digest(f"{api['name']} v{api['version']}", api["model"], settings["classes"], settings["labels"])
+
+
+def labels_digest(name: str, model: str, classes: Mapping[str, str], labels: Mapping[str, Any]) -> str:
+    """Hex sha256 of all that decides what a model is asked and what is made of its answers."""
+    identity = {"kind": "chat", "code": CODE_VERSION, "name": name, "model": model, "prompt": [PROMPT, ONLY]}
+    identity |= {"classes": list(classes.items()), "labels": dict(labels)}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 class ChatClassifier:
     """Texts -> log-probabilities; what the model will not classify is NaN, and `refusal` says why."""
 
@@ -51,17 +70,14 @@ class ChatClassifier:
         max_characters: int,
     ) -> None:
         self.chat, self.classes, self.instruction = chat, tuple(classes), instruction
-        self.orders, self.votes, self.smoothing = orders, max(votes, orders), smoothing
+        self.orders, self.votes, self.smoothing = orders, votes, smoothing  # the first votes are in these orders
         self.temperature, self.max_characters = temperature, max_characters
         codes = LETTERS if len(classes) <= len(LETTERS) else [str(number + 1) for number in range(len(classes))]
         self.codes = tuple(codes[: len(classes)])
         self.lines = [f"{name}: {means}" if means else name for name, means in classes.items()]
-        identity = {
-            **{"kind": "chat", "code": CODE_VERSION, "name": chat.name, "model": chat.model},
-            **{"prompt": [PROMPT, ONLY, instruction, self.lines], "temperature": temperature, "smoothing": smoothing},
-            **{"orders": self.orders, "votes": self.votes, "max_characters": max_characters},
-        }
-        self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        labels = {"instruction": instruction, "orders": orders, "votes": votes, "temperature": temperature}
+        labels |= {"smoothing": smoothing, "max_characters": max_characters}
+        self.digest = labels_digest(chat.name, chat.model, classes, labels)
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """B texts -> (B,C) float32, the logarithms of probabilities that sum to 1; NaN where refused."""
