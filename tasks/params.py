@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from models.errors import UserError
 from models.teachers.pinned import places
+from tasks.chat_params import Written
 from tasks.classification.params import Classifier, ImageClassifier, TextClassifier
 from tasks.curate_params import Curate
 from tasks.dataset_params import Dataset
@@ -68,9 +69,10 @@ class Params(Section):
     students: Annotated[dict[str, Student], Field(min_length=1)]
     # Of a file older than they, none.
     datasets: dict[str, Dataset] = Field(default_factory=dict)  # labelled examples, by name
+    written: dict[str, Written] = Field(default_factory=dict)  # by dataset: texts that a language model writes
     classifiers: dict[str, Classifier] = Field(default_factory=dict)  # students that are no effects
 
-    @field_validator("students", "classifiers", "datasets")
+    @field_validator("students", "classifiers", "datasets", "written")
     @classmethod
     def _plain_names(cls, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:
@@ -156,7 +158,8 @@ def _plain(error: ValidationError, where: str = "params.yaml") -> str:
         return f"{where}: unknown key {key}{more}"
     if first["type"] == "missing":
         return f"{where}: missing key {key}{more}"
-    return f"{where}: {key or 'top level'}: {first['msg']}, got {first['input']!r:.80}{more}"
+    got = "" if keys[-1:] == ["key_variable"] else f", got {first['input']!r:.80}"  # it may be the key itself
+    return f"{where}: {key or 'top level'}: {first['msg']}{got}{more}"
 
 
 def check_files(params: Params, student: str) -> None:
