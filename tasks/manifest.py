@@ -33,7 +33,7 @@ class Tensor(Part):
 
 
 class Logits(Part):
-    """What a classifier's file gives: a number a class, in the order of the manifest's `classes`; softmax makes shares."""
+    """What a classifier's file gives: a number a class, in the order of `classes`; softmax makes shares of them."""
 
     shape: tuple[Positive, Positive]
     dtype: Literal["float32"]
