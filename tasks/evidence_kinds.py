@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.errors import UserError
+from tasks.classification.evidence import LabelEvidence
+from tasks.classification.rules import LABEL_RULES
 from tasks.evidence import Evidence
 from tasks.file_evidence import FileEvidence
 from tasks.measure import Measure
 from tasks.rules import RULES
 
-TABLES: dict[type[FileEvidence], dict[str, Measure]] = {Evidence: RULES}
+TABLES: dict[type[FileEvidence], dict[str, Measure]] = {Evidence: RULES, LabelEvidence: LABEL_RULES}
 # By name, of every kind; where two kinds share a name, the unit is one too.
 EVERY_RULE: Mapping[str, Measure] = {name: measure for table in TABLES.values() for name, measure in table.items()}
 

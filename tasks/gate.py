@@ -1,9 +1,9 @@
 """The gate: which students may ship. Pure: evidence and rules in, a decision with its reasons out.
 
 Each rule is a key of a student's `gate:` block, judged against its limit there (tasks/rules.py has those about
-pictures; tasks/evidence_kinds.py knows every table); two more see to it that the evidence is of the file that ships,
-and that candidate and champion were measured against the same reference. Evidence that is missing, NaN or infinite
-fails its rule: what was not measured is not known to be good.
+pictures, tasks/classification/rules.py those about classes); two more see to it that the evidence is of the file that
+ships, and that candidate and champion were measured against the same reference. Evidence that is missing, NaN or
+infinite fails its rule: what was not measured is not known to be good.
 """
 
 from dataclasses import dataclass

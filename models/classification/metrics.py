@@ -7,7 +7,8 @@ Really Work?). Calibration is the expected calibration error over 15 bins of con
 about labels are of labelled examples alone, and None where there are none.
 
 Divergence and confusion come from torchmetrics. Its calibration error gives a confidence of exactly 1 a sixteenth bin;
-here it belongs to the last, so that the figure is that of the bins which are drawn.
+here it belongs to the last, so that the figure is that of the bins which are drawn. torch is imported where it is
+needed, as the gate, which knows none, reads LEAST_IN_CLASS here.
 """
 
 from collections.abc import Mapping
@@ -15,10 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
-
-from models.torch_setup import make_torchvision_importable
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -84,7 +81,12 @@ class Bin:
 
 
 def answers(logits: Logits, teacher: Logits, labels: Labels) -> Answers:
-    """Compare a contestant's logits (N,C) with the teacher's (N,C) and the labels (N,); of equal logits the first wins."""
+    """Compare a contestant's logits (N,C) with the teacher's (N,C) and the labels (N,); of equals the first wins."""
+    import torch
+    from torch.nn import functional
+
+    from models.torch_setup import make_torchvision_importable
+
     make_torchvision_importable()
     from torchmetrics.functional.regression import kl_divergence
 
@@ -142,6 +144,10 @@ def mimicry(found: Answers) -> Mimicry:
 
 def confusion(found: Answers, classes: int) -> Labels:
     """(C,C) counts of labelled examples: the row is the label, the column what was said."""
+    import torch
+
+    from models.torch_setup import make_torchvision_importable
+
     make_torchvision_importable()
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
