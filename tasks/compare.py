@@ -22,6 +22,7 @@ from models.errors import UserError
 from tasks.bundle import INPUTS
 from tasks.evaluate import read_work
 from tasks.evidence import Evidence
+from tasks.file_evidence import AnyEvidence
 from tasks.files import read_json, sha256_file, write_json
 from tasks.manifest import Manifest, verify_bundle
 from tasks.params import load_params
@@ -66,7 +67,7 @@ def compare(
     return {"candidate": candidate.to_json(), "champion": evidence.to_json(), "undisturbed": share}
 
 
-def with_time(evidence: Evidence, p90_ms: float) -> Evidence:
+def with_time(evidence: AnyEvidence, p90_ms: float) -> AnyEvidence:
     """The same with the p90 that was taken here; a target elsewhere keeps its own."""
     if evidence.target == LOCAL:
         return replace(evidence, p90_ms=p90_ms, target_note="")
@@ -86,7 +87,7 @@ def candidate_evidence(folder: Path, manifest: Manifest, target: str) -> Evidenc
     return of_bundle(found, manifest)
 
 
-def of_bundle(evidence: Evidence, manifest: Manifest) -> Evidence:
+def of_bundle(evidence: AnyEvidence, manifest: Manifest) -> AnyEvidence:
     """The same with what a bundle says that it ships."""
     return replace(
         evidence,

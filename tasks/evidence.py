@@ -1,18 +1,22 @@
-"""What was measured of one bundle's int8 LiteRT file, the file a phone runs: names, digests and numbers, no pictures.
+"""What was measured of one bundle's int8 LiteRT file that makes pictures: names, digests and numbers, no pictures.
 
 Written into report/quality.json by tasks/evaluate.py and into a file of its own by tasks/compare.py; judged by
 tasks/gate.py. None stands for "not measured", and what was not measured is not known to be good.
 """
 
-import math
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 from models.errors import UserError
+from tasks.file_evidence import FileEvidence, known
+from tasks.intervals import LEAST_PHOTOS
 from tasks.records import Record
 
 # Halves of the test set that evidence must tell of, be it with no samples (tasks/slices.py makes them).
 SLICES = ("dark", "bright", "plain", "detailed", "grey", "colourful")
+SUMS_AGREE = 1e-3  # how far the photos' pooled effect may lie from the explained effect: rounding, no more
+CHANGE_AGREES = 1e-3  # relative: how far the teacher changes the inputs is one number, but for rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +40,11 @@ class Slice(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence(Record):
+class Evidence(FileEvidence):
     """Everything measured of one file on the test pairs, and of which file, on which pairs."""
 
-    # Identity.
-    pairs: str | None = None  # digest of the pairs whose test part was used
-    teacher: str | None = None  # digest of the teacher whose pictures are the reference
-    measured_sha256: str | None = None  # of the file that was measured
-    shipped_sha256: str | None = None  # of the file in the bundle, as its manifest says
-    timed_with: str | None = None  # sha256 of the file it was timed in turn with, in one run
+    kind: ClassVar[str] = "pictures"
 
-    # Figures.
     explained_effect: float | None = None  # 1 - MSE(student, teacher) / MSE(input, teacher)
     colour_affine_explained: float | None = None  # the same figure of the best global colour map
     sharpness_ratio: float | None = None  # Laplacian energy over the teacher's
@@ -65,20 +63,9 @@ class Evidence(Record):
     failures_note: str = ""  # of how many pictures
     without_failures: str = ""  # why nothing could be judged
     structure_kept: float | None = None  # of the input's edges; 1 all, 0 none (models/stability.py)
-    p90_ms: float | None = None  # on one thread of `target`
-    target: str = "local"  # of the benchmark's targets the one that the gate asks for
-    target_note: str = ""  # of another than local: which file there, or why there is no p90
-    p90_in_turn_ms: float | None = None  # on one thread here, with `timed_with`, where the target is not here
-    file_bytes: float | None = None
-    bundle_mib: float | None = None  # all model files
-    test_samples: float | None = None
 
     photos: tuple[Photo, ...] = ()
     slices: tuple[Slice, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object; JSON has no NaN, and what is not finite was not measured."""
-        return dict(_finite(asdict(self)))
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -88,15 +75,37 @@ class Evidence(Record):
                 "photos": tuple(Photo.from_json(one) for one in value["photos"]),
                 "slices": tuple(Slice.from_json(one) for one in value["slices"]),
             }
-            return cls(**value | nested)
+            return cls(**{key: inner for key, inner in value.items() if key != "kind"} | nested)
         except (TypeError, KeyError) as error:
             raise UserError(f"the evidence does not fit this version ({error}): run dvc repro evaluate") from None
 
+    def unlike(self, champion: Self) -> str:
+        """Why the two were not measured on the same photos; "" where they were."""
+        for who, evidence in (("candidate", self), ("champion", champion)):
+            told = photos_of(evidence)
+            if isinstance(told, str):
+                return f"the evidence of the {who} {told}"
+        mine, its = ({photo.name: photo.change for photo in one.photos} for one in (self, champion))
+        if mine.keys() != its.keys() or not all(_near(mine[name], its[name]) for name in mine):
+            return "candidate and champion were measured on different photos"
+        return ""
 
-def _finite(value: Any) -> Any:
-    """The same with None for every number that is not finite."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+def photos_of(evidence: Evidence) -> Sequence[Photo] | str:
+    """The photos, by name, if they are those of the figures beside them; else why they cannot be used."""
+    photos = sorted(evidence.photos, key=lambda photo: photo.name)
+    if len({photo.name for photo in photos}) < max(LEAST_PHOTOS, len(photos)):
+        return f"needs at least {LEAST_PHOTOS} photos, each told once, and has {len(photos)}"
+    if not all(known(number) for photo in photos for number in (photo.count, photo.error, photo.change)):
+        return "has a photo whose sums are not finite numbers"
+    change = sum(photo.change for photo in photos)
+    if sum(photo.count for photo in photos) != evidence.test_samples or not change > 0:
+        return "has photos that do not make up the test samples"
+    pooled = 1 - sum(photo.error for photo in photos) / change
+    if not known(evidence.explained_effect) or not abs(pooled - evidence.explained_effect) <= SUMS_AGREE:
+        return "has photos that do not add up to the explained effect"
+    return photos
+
+
+def _near(a: float, b: float) -> bool:
+    return known(a) and known(b) and abs(a - b) <= CHANGE_AGREES * max(abs(a), abs(b))

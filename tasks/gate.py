@@ -1,18 +1,20 @@
 """The gate: which students may ship. Pure: evidence and rules in, a decision with its reasons out.
 
-Each rule is a key of a student's `gate:` block (tasks/rules.py), judged against its limit there; two more see to it
-that the evidence is of the file that ships, and that candidate and champion were measured against the same
-reference. Evidence that is missing, NaN or infinite fails its rule: what was not measured is not known to be good.
+Each rule is a key of a student's `gate:` block, judged against its limit there (tasks/rules.py has those about
+pictures, tasks/classification/rules.py those about classes); two more see to it that the evidence is of the file that
+ships, and that candidate and champion were measured against the same reference. Evidence that is missing, NaN or
+infinite fails its rule: what was not measured is not known to be good.
 """
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 from models.errors import UserError
-from tasks.evidence import Evidence
-from tasks.gate_params import Gate
+from tasks.evidence_kinds import TABLES
+from tasks.file_evidence import FileEvidence, known
+from tasks.gate_params import TargetLimits
+from tasks.measure import Blessing, Found, Measure
 from tasks.records import Record
-from tasks.rules import RULES, Blessing, Found, Measure, known, photos_of
 
 SAME_FILE, SAME_REFERENCE = "same_file", "same_reference"
 # Of each rule about identity: against what, and what is so where it is met.
@@ -20,7 +22,6 @@ IDENTITY = {
     SAME_FILE: ("the shipped file", "the file that was measured is the one that ships"),
     SAME_REFERENCE: ("the pairs and their teacher", "pairs and teacher are known, and the same for both"),
 }
-CHANGE_AGREES = 1e-3  # relative: how far the teacher changes the inputs is one number, but for rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,11 @@ class Decision(Record):
     """Whether a student may ship; `reason` names every rule that failed."""
 
     passed: bool
-    quality: bool  # the first blessing: its pictures are good enough
+    quality: bool  # the first blessing: its answers are good enough
     target: bool  # the second: it runs on the target
     reason: str
     results: tuple[RuleResult, ...]
-    skipped: tuple[str, ...]  # rules about the champion, the teacher's video or a detector, where there is none
+    skipped: tuple[str, ...]  # rules that had nothing to look at, such as those about a champion where there is none
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -57,14 +58,20 @@ class Decision(Record):
             raise UserError(f"the decision does not fit this version ({error}): decide again") from None
 
 
-def decide(candidate: Evidence, champion: Evidence | None, rules: Gate) -> Decision:
-    """Judge a student by every rule; it passes only if all of them do.
+def decide(candidate: FileEvidence, champion: FileEvidence | None, rules: TargetLimits) -> Decision:
+    """Judge a student by every rule of its kind of evidence; it passes only if all of them do.
 
-    Without a champion the rules about it are skipped, not passed.
+    Without a champion the rules about it are skipped, not passed. Raises UserError where `rules` are another task's.
     """
+    table = TABLES[type(candidate)]
+    missing = [name for name in table if not hasattr(rules, name)]
+    if missing:
+        raise UserError(
+            f"the gate's limits have no {missing[0]}, being of another task than the evidence: run dvc repro evaluate"
+        )
     results = [same_file(candidate, champion), same_reference(candidate, champion)]
     skipped = []
-    for name, measure in RULES.items():
+    for name, measure in table.items():
         found = measure.find(candidate, champion)
         if found is None:
             skipped.append(name)
@@ -83,7 +90,7 @@ def decide(candidate: Evidence, champion: Evidence | None, rules: Gate) -> Decis
     )
 
 
-def same_file(candidate: Evidence, champion: Evidence | None) -> RuleResult:
+def same_file(candidate: FileEvidence, champion: FileEvidence | None) -> RuleResult:
     """Whether the file that was measured is the one that ships, of both."""
     for who, evidence in (("candidate", candidate), ("champion", champion)):
         if evidence is None:
@@ -96,8 +103,8 @@ def same_file(candidate: Evidence, champion: Evidence | None) -> RuleResult:
     return _identity(SAME_FILE)
 
 
-def same_reference(candidate: Evidence, champion: Evidence | None) -> RuleResult:
-    """Whether pairs and teacher are known and those of the champion's evidence, photo by photo."""
+def same_reference(candidate: FileEvidence, champion: FileEvidence | None) -> RuleResult:
+    """Whether pairs and teacher are known and those of the champion's evidence, example by example."""
     if not candidate.pairs or not candidate.teacher:
         return _identity(SAME_REFERENCE, "against which pairs and teacher the candidate was measured is not known")
     if champion is None:
@@ -106,18 +113,9 @@ def same_reference(candidate: Evidence, champion: Evidence | None) -> RuleResult
         return _identity(SAME_REFERENCE, "candidate and champion were measured on different pairs")
     if candidate.teacher != champion.teacher:
         return _identity(SAME_REFERENCE, "candidate and champion were measured against different teachers")
-    for who, evidence in (("candidate", candidate), ("champion", champion)):
-        told = photos_of(evidence)
-        if isinstance(told, str):
-            return _identity(SAME_REFERENCE, f"the evidence of the {who} {told}")
-    mine, its = ({photo.name: photo.change for photo in one.photos} for one in (candidate, champion))
-    if mine.keys() != its.keys() or not all(_near(mine[name], its[name]) for name in mine):
-        return _identity(SAME_REFERENCE, "candidate and champion were measured on different photos")
-    return _identity(SAME_REFERENCE)
-
-
-def _near(a: float, b: float) -> bool:
-    return known(a) and known(b) and abs(a - b) <= CHANGE_AGREES * max(abs(a), abs(b))
+    if type(candidate) is not type(champion):
+        return _identity(SAME_REFERENCE, "candidate and champion are students of different tasks")
+    return _identity(SAME_REFERENCE, candidate.unlike(champion))
 
 
 def _identity(name: str, wrong: str = "") -> RuleResult:

@@ -1,11 +1,9 @@
 """A decision of the gate as Markdown, for comments on pull requests and Prefect's pages of a run. Pure."""
 
+from tasks.evidence_kinds import EVERY_RULE
 from tasks.gate import IDENTITY, Decision, RuleResult
-from tasks.rules import RULES
 
-VERSUS = {name for name, measure in RULES.items() if measure.versus}
-OF_DETECTOR = {"max_detector_false_positives"}
-OF_FAILURES = {"max_copied_failures", "max_invented_failures"}
+NO_CHAMPION = "there is no champion"
 
 
 def gate_table(decision: Decision) -> str:
@@ -20,16 +18,20 @@ def gate_table(decision: Decision) -> str:
         "|---|---|---|---|---|",
         *(row(result) for result in decision.results),
     ]
-    for rules, why in (
-        (VERSUS, "there is no champion"),
-        (RULES.keys() - VERSUS - OF_DETECTOR - OF_FAILURES, "the teacher was not asked for video"),
-        (OF_DETECTOR, "the stage detector is left out"),
-        (OF_FAILURES, "too little is known of what the teacher usually does"),
-    ):
-        names = ", ".join(f"`{name}`" for name in decision.skipped if name in rules)
-        if names:
-            lines += ["", f"Not judged, as {why}: {names}."]
+    for why, names in not_judged(decision).items():
+        lines += ["", f"Not judged, as {why}: {', '.join(f'`{name}`' for name in names)}."]
     return "\n".join(lines) + "\n"
+
+
+def not_judged(decision: Decision) -> dict[str, list[str]]:
+    """The rules that were skipped, by the reason why, in words."""
+    beside_champion = any(measure.versus for result in decision.results if (measure := EVERY_RULE.get(result.name)))
+    found: dict[str, list[str]] = {}
+    for name in decision.skipped:
+        measure = EVERY_RULE.get(name)  # none of a rule that there was once
+        why = measure.unless if measure and (beside_champion or not measure.versus) else NO_CHAMPION
+        found.setdefault(why, []).append(name)
+    return found
 
 
 def row(result: RuleResult) -> str:
@@ -37,7 +39,7 @@ def row(result: RuleResult) -> str:
     if result.name in IDENTITY:
         found, limit = "yes" if result.passed else "no", "yes"
     else:
-        unit = RULES[result.name].unit if result.name in RULES else ""  # a rule that there was once
+        unit = EVERY_RULE[result.name].unit if result.name in EVERY_RULE else ""  # a rule that there was once
         sign = "≥" if result.name.startswith("min_") else "≤"
         found = "unknown" if result.value is None else f"{result.value:.4g}{unit}"
         limit = f"{sign} {result.limit:g}{unit}"

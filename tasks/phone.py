@@ -12,6 +12,7 @@ from models.errors import UserError
 from tasks.curation_rules import BESIDE
 from tasks.evidence import Evidence
 from tasks.failures import Judged
+from tasks.file_evidence import AnyEvidence
 from tasks.intervals import LEAST_PHOTOS
 from tasks.quality import BATCH, COLOUR_AFFINE, DIGITS, Columns, Floats, Model, Pictures, Work, checked, pooled, rounded
 from tasks.slices import by_photo, halves, named
@@ -97,8 +98,8 @@ def with_failures(evidence: Evidence, judged: Judged) -> Evidence:
 
 
 def on_target(
-    evidence: Evidence, benchmark: Mapping[str, Any], files: Sequence[Mapping[str, Any]], target: str
-) -> Evidence:
+    evidence: AnyEvidence, benchmark: Mapping[str, Any], files: Sequence[Mapping[str, Any]], target: str
+) -> AnyEvidence:
     """The same with the p90 of the target the gate asks for, or why there is none; evaluate's is this machine's."""
     p90_ms, note = p90_on_target(benchmark, files, target)
     if target == LOCAL:

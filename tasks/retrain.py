@@ -22,7 +22,7 @@ from tasks import workspace
 from tasks.audit import StudentState
 from tasks.bumps import Job
 from tasks.cache import drop_corrupt
-from tasks.evidence import Evidence
+from tasks.evidence_kinds import read_evidence
 from tasks.files import read_json, sha256_file, write_json, write_text
 from tasks.gate import Decision, decide
 from tasks.gate_table import gate_table
@@ -153,8 +153,8 @@ def compare(space: Path, student: str, champion: Path | None, folder: Path) -> N
 def judge(space: Path, student: str, folder: Path, *, upon: StudentState) -> Judged:
     """Decide by the rules in the workspace's params.yaml; writes decision.json and gate.md."""
     found = read_json(folder / COMPARISON)
-    candidate = Evidence.from_json(found["candidate"])
-    champion = Evidence.from_json(found["champion"]) if found["champion"] else None
+    candidate = read_evidence(found["candidate"])
+    champion = read_evidence(found["champion"]) if found["champion"] else None
     if bool(champion) != bool(upon.champion):
         raise TryAgain(f"the champion of {student} changed while its candidate was measured: run again")
     rules = load_params(space / "params.yaml").block(student).gate

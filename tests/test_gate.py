@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from models.errors import UserError
 from tasks.evidence import SLICES, Evidence, Photo, Slice
+from tasks.evidence_kinds import read_evidence
 from tasks.gate import IDENTITY, Decision, decide
-from tasks.gate_params import Gate
+from tasks.gate_params import Gate, TargetLimits
 from tasks.gate_table import gate_table
 from tasks.params import load_params
 from tasks.rules import RULES
@@ -336,6 +337,20 @@ def test_evidence_and_decision_survive_json() -> None:
         assert Evidence.from_json(json.loads(json.dumps(record.to_json(), allow_nan=False))) == record
     for decision in (decide(good(), None, LIMITS), decide(Evidence(), champion(), LIMITS)):
         assert Decision.from_json(json.loads(json.dumps(decision.to_json(), allow_nan=False))) == decision
+
+
+def test_evidence_without_a_kind_is_of_pictures() -> None:
+    told = good().to_json()
+    assert told.pop("kind") == "pictures"
+    assert read_evidence(told) == read_evidence(told | {"kind": "pictures"}) == good()
+    with pytest.raises(UserError, match="of the kind 'sounds' does not fit this version"):
+        read_evidence(told | {"kind": "sounds"})
+
+
+def test_limits_of_another_task_are_refused() -> None:
+    limits = TargetLimits(max_p90_ms=33.0, max_bundle_mib=20.0, max_p90_over_champion=1.25, max_size_over_champion=1.5)
+    with pytest.raises(UserError, match="have no min_explained_effect, being of another task"):
+        decide(good(), None, limits)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"photos": [], "slices": [], "more": 1}, {"photos": [{"x": 1}], "slices": []}])
