@@ -3,7 +3,7 @@
 A student of pictures is made by the modules that the stages are named for; what others need is in a package of theirs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -23,3 +23,10 @@ def stage_of(task: str, stage: str) -> Callable[[Any, str, Any], None]:
         raise UserError(f"{task} has no stage {stage}") from None
     found: Callable[[Any, str, Any], None] = getattr(module, stage)
     return found
+
+
+def facts_of(task: str) -> Mapping[str, Callable[..., Any]]:
+    """What MLflow is told of each stage of a kind of task, (params, name, block) -> StageFacts."""
+    module = import_module("tasks.facts" if task == PICTURES else f"{PACKAGES[task]}.facts")
+    facts: Mapping[str, Callable[..., Any]] = module.FACTS
+    return facts
