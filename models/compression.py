@@ -1,15 +1,15 @@
-"""A trained student made smaller: channels pruned in groups, pointwise convolutions replaced by two thin ones.
+"""A trained student made smaller: channels pruned in groups, convolutions replaced by two thin ones.
 
 Pruning takes whole channels, and with each what depends on it, so the result is an ordinary smaller network:
 torch-pruning's dependency graph (Fang et al. 2023, DepGraph), channels ranked by the group's L2 norm. Factors are the
-truncated singular value decomposition of a 1x1 convolution's matrix (Denton et al. 2014): a convolution to few
-channels and one back. Both need training afterwards: what is cut was used.
+truncated singular value decomposition of a convolution's matrix (Denton et al. 2014): a convolution to few channels,
+and a 1x1 one back. Both need training afterwards: what is cut was used.
 
 `fit` gives a student built from its architecture the shapes of saved weights; nothing but the weights and the ranks is
 recorded of what was cut.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 ROUND_TO = 8  # channels: kernels work on so many at once, and a remainder costs as much as a whole
 
 
-def prune(student: nn.Module, size: int, share: float) -> None:
-    """Remove about `share` (0..1) of every group of channels in place, the least ones; the head's outputs stay.
+def prune(student: nn.Module, size: int, share: float, kept: Sequence[nn.Module] | None = None) -> None:
+    """Remove about `share` (0..1) of every group of channels in place, the least ones; the outputs of `kept` stay.
 
-    Groups keep a multiple of ROUND_TO channels, and at least that.
+    These are the student's head where nothing is said. Groups keep a multiple of ROUND_TO channels, and at least that.
     """
     import torch_pruning
 
@@ -32,20 +32,22 @@ def prune(student: nn.Module, size: int, share: float) -> None:
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=share,
         round_to=ROUND_TO,
-        ignored_layers=[student.head],
+        ignored_layers=[student.head] if kept is None else list(kept),
     )
     pruner.step()
     student.train(was_training)
 
 
-def factorise(student: nn.Module, energy: float) -> dict[str, int]:
+def factorise(student: nn.Module, energy: float, every_kernel: bool = False) -> dict[str, int]:
     """Replace 1x1 convolutions in place by two of the least rank that keeps `energy` (0..1) of the squared weights.
+
+    With `every_kernel` larger ones too: the first of the two keeps their kernel, the second is 1x1.
 
     Returns the rank of each that was replaced, by dotted name: only where it saves multiplications.
     """
     ranks = {}
     for name, layer in list(student.named_modules()):
-        if is_pointwise(layer):
+        if is_pointwise(layer) or (every_kernel and is_full(layer)):
             matrix = layer.weight.detach().flatten(1)
             rank = least_rank(matrix, energy)
             if rank * sum(matrix.shape) < matrix.numel():
@@ -59,6 +61,11 @@ def is_pointwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
 
 
+def is_full(layer: nn.Module) -> bool:
+    """Whether this is a convolution over all channels: by output channel its weights are a matrix."""
+    return isinstance(layer, nn.Conv2d) and layer.groups == 1
+
+
 def least_rank(matrix: Tensor, energy: float) -> int:
     """The least rank, in steps of ROUND_TO, whose best approximation keeps `energy` of the squared entries."""
     kept = torch.linalg.svdvals(matrix.double()).square().cumsum(0)
@@ -67,12 +74,12 @@ def least_rank(matrix: Tensor, energy: float) -> int:
 
 
 def factors(layer: nn.Conv2d, rank: int) -> nn.Sequential:
-    """Two 1x1 convolutions, in -> rank -> out, whose product is the best approximation of that rank."""
+    """Two convolutions, in -> rank -> out, whose product is the best approximation of that rank."""
     u, values, v = torch.linalg.svd(layer.weight.detach().flatten(1).double(), full_matrices=False)
     root = values[:rank].sqrt()
     pair = thin_pair(layer, rank)
     with torch.no_grad():
-        pair[0].weight.copy_((root[:, None] * v[:rank])[..., None, None])
+        pair[0].weight.copy_((root[:, None] * v[:rank]).view_as(pair[0].weight))
         pair[1].weight.copy_((u[:, :rank] * root)[..., None, None])
         if layer.bias is not None:
             pair[1].bias.copy_(layer.bias)
@@ -82,7 +89,14 @@ def factors(layer: nn.Conv2d, rank: int) -> nn.Sequential:
 def thin_pair(layer: nn.Conv2d, rank: int) -> nn.Sequential:
     """The two convolutions without their values; the first carries the stride, where there are fewest channels."""
     return nn.Sequential(
-        nn.Conv2d(layer.in_channels, rank, 1, stride=layer.stride, bias=False),
+        nn.Conv2d(
+            layer.in_channels,
+            rank,
+            layer.kernel_size,  # type: ignore[arg-type]
+            stride=layer.stride,  # type: ignore[arg-type]
+            padding=layer.padding,  # type: ignore[arg-type]
+            bias=False,
+        ),
         nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None),
     )
 
@@ -106,6 +120,8 @@ def fit(student: nn.Module, weights: Mapping[str, Tensor], ranks: Mapping[str, i
         shape = weights[f"{name}.weight"].shape if f"{name}.weight" in weights else None
         if isinstance(layer, nn.Conv2d) and shape is not None and shape != layer.weight.shape:
             replace(student, name, resized(layer, shape))
+        elif isinstance(layer, nn.Linear) and shape is not None and shape != layer.weight.shape:
+            replace(student, name, nn.Linear(shape[1], shape[0], bias=layer.bias is not None))
         elif isinstance(layer, nn.BatchNorm2d) and shape is not None and shape[0] != layer.num_features:
             # In place: timm's kind carries an activation too.
             layer.num_features = shape[0]

@@ -1,0 +1,1 @@
+"""Stages of classifiers, of images and of texts."""
