@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,6 +20,7 @@ from models.classification.networks import build, check_classes, classes_of, cut
 from models.compression import fit
 from models.errors import UserError
 from models.terms import inner_outputs
+from tasks.classification.network_params import ImageArchitecture
 from tasks.files import sha256_file, write_json
 
 # Of Tian et al. 2020 (CRD), in millions for 100 classes.
@@ -159,6 +162,18 @@ def test_a_model_of_one_size_is_built_for_the_datasets() -> None:
     assert network.mean.flatten().tolist() == [0.5, 0.5, 0.5]  # type: ignore[operator, union-attr]  # its own
 
 
+def test_a_model_with_two_heads_is_taken_whole() -> None:
+    """DeiT: a second head that learnt from a teacher, and their mean."""
+    architecture = {"kind": "timm", "name": "deit_tiny_distilled_patch16_224", "size": 32}
+    network = build(architecture, 3).eval()
+    shown = (pictures() - network.mean) / network.std  # type: ignore[operator]
+    with torch.no_grad(), inner_outputs(network, ["pool"]) as inner:
+        torch.testing.assert_close(network(pictures()), network.network(shown))  # type: ignore[operator]
+    assert inner["pool"].shape == (2, 192)
+    assert classes_of(architecture, network.state_dict(), "x") == 3
+    assert len(network.uncut()) == 2  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("architecture", "line"),
     [
@@ -250,3 +265,20 @@ def test_classes_have_to_be_the_datasets() -> None:
         check_classes((), 3, ["no", "yes"], "teacher t")
     with pytest.raises(UserError, match=r"another order than the dataset: set the dataset's `classes` to \[YES, NO\]"):
         check_classes(("YES", "NO"), 2, ["no", "yes"], "teacher t")
+
+
+def test_the_architectures_that_the_docs_tell_are_params(repository: Path) -> None:
+    text = (repository / "docs" / "classifier-networks.md").read_text()
+    blocks: dict[str, Any] = {}
+    for part in text.split("```yaml\n")[1:]:
+        blocks |= yaml.safe_load(part.split("```")[0])
+    assert len(blocks) == 9
+    counts = {}
+    for name, block in blocks.items():
+        told = TypeAdapter(ImageArchitecture).validate_python(block).model_dump()
+        counts[name] = sum(weight.numel() for weight in build(told, 100).parameters()) / 1e6
+    for row in (
+        line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " M |" in line
+    ):
+        for name, count in (row[:2], row[2:]):
+            assert counts[name] == pytest.approx(float(count.removesuffix(" M")), abs=0.006), name

@@ -16,7 +16,7 @@ from models.classification.classifier import PictureClassifier
 from models.classification.convolutional import CifarMobileNetV2, CifarVgg
 from models.classification.residual import CifarResNet, WideResNet
 from models.classification.timm_network import TimmClassifier
-from models.classification.transformer import TextClassifier, from_config, from_layers, fresh
+from models.classification.transformer import TextClassifier, fresh, from_config, from_layers
 from models.compression import factorise, fit, prune
 from models.errors import UserError
 
@@ -87,7 +87,8 @@ def classes_of(architecture: Mapping[str, Any], values: Mapping[str, Tensor], wh
         import timm
 
         about = timm.get_pretrained_cfg(architecture["name"])
-        last = about.classifier if about and isinstance(about.classifier, str) else "fc"
+        told = about.classifier if about else "fc"
+        last = told if isinstance(told, str) else told[0]  # of several heads, each has all classes
         names = [f"network.{last}.weight", f"{last}.weight"]
     for name in names:
         if name in values:

@@ -8,6 +8,7 @@ Born-again networks (Furlanello et al. 2018) have a trained student as their tea
 distillation (Hinton et al. 2015).
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,8 +236,8 @@ def _student(path: Path, settings: Mapping[str, Any], name: str, digest: str) ->
             raise UserError(f"teacher {name}: {path} is no trained student, it has no {file}")
     network = load_network(path)
     if not isinstance(network, TextClassifier):
-        last = network.classifier()  # type: ignore[operator]
-        return PictureTeacher(network, last.out_features, name, digest)
+        classes = json.loads((path / "student.json").read_text())["classes"]
+        return PictureTeacher(network, len(classes), name, digest)
     return TextTeacher(network, _tokens(path, settings, name, network), name, digest)
 
 

@@ -39,7 +39,7 @@ class TimmClassifier(PictureClassifier):
         fixed = {"img_size": size} if about and about.fixed_input_size else {}
         try:
             self.network = timm.create_model(name, pretrained=False, num_classes=classes, **fixed)
-            self._check(size)
+            self.splits = self._splits(size)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
@@ -47,24 +47,38 @@ class TimmClassifier(PictureClassifier):
             ) from None
         self.pool = nn.Identity()  # timm's own head pools; here its features can be asked for by path
 
-    def _check(self, size: int) -> None:
-        """Refuse a model whose logits are no linear function of its pooled features."""
+    def _splits(self, size: int) -> bool:
+        """Whether the logits come from the pooled features by one layer: not where two heads are averaged (DeiT)."""
         picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
         was_training = self.network.training
         with torch.inference_mode():
             self.network.eval()
             whole = self.network(picture)
-            split = self.classifier()(self.maps(picture))
+            last = self.network.get_classifier()
+            one = isinstance(last, nn.Module) and torch.allclose(last(self.maps(picture)), whole, rtol=1e-4, atol=1e-5)
         self.network.train(was_training)
-        if not torch.allclose(whole, split, rtol=1e-4, atol=1e-5):
-            raise ValueError("its logits do not come from its pooled features by one layer")
+        return one
 
     def maps(self, x: Tensor) -> Tensor:
         """Normalised pictures -> pooled features (B,D)."""
         pooled: Tensor = self.network.forward_head(self.network.forward_features(x), pre_logits=True)
         return pooled
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,3,S,S) in [0,1] -> (B,C)."""
+        if self.splits:
+            return super().forward(x)
+        found = self.network.forward_features((x - self.mean) / self.std)
+        self.pool(self.network.forward_head(found, pre_logits=True))  # for who asks for it by path
+        logits: Tensor = self.network.forward_head(found)
+        return logits
+
     def classifier(self) -> nn.Module:
         """timm's last layer."""
         last: nn.Module = self.network.get_classifier()
         return last
+
+    def uncut(self) -> list[nn.Module]:
+        """The last layer, or both."""
+        last = self.network.get_classifier()
+        return [last] if isinstance(last, nn.Module) else list(last)

@@ -72,7 +72,8 @@ def train(arrays: Arrays, recipe: dict[str, Any]) -> "nn.Module":
     prepare_torch(1)
     torch.manual_seed(recipe["seed"])
     pictures, labels = tensors(arrays, "train")
-    network = build(ARCHITECTURE, 10).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network: nn.Module = build(ARCHITECTURE, 10).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe["learning_rate"],
