@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_text import KINDS, tiny_config, tiny_folder
 from torch import nn
 
-from models.classification.networks import build, described
+from models.classification.networks import build, cut, described, load_network
 from models.classification.transformer import TextClassifier, evenly, fewer, layer_list, load_folder, made
 from models.errors import UserError
 from models.teachers.folders import folder_sha256
 from models.terms import inner_outputs
+from tasks.files import sha256_file, write_json
 
 FRESH = {
     "kind": "transformer",
@@ -125,6 +127,22 @@ def test_a_folder_gives_its_layers_and_a_new_last_one_for_other_classes(tmp_path
             build(block | changed, 3)
 
 
+@pytest.mark.parametrize("kind", KINDS[:4])
+def test_low_rank_factors_come_back_from_student_json(kind: str, tmp_path: Path) -> None:
+    network = tiny(kind)
+    before = sum(weight.numel() for weight in network.parameters())
+    with pytest.raises(UserError, match="transformers have no channels to prune here: take fewer layers"):
+        cut(network, 0, 0.5, 1.0)
+    ranks = cut(network, 0, 0.0, 0.5)
+    assert ranks and sum(weight.numel() for weight in network.parameters()) < before
+    values = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(values, tmp_path / "weights.safetensors")
+    record = {"architecture": described(network, {}), "classes": [*"abc"], "ranks": ranks}
+    write_json(tmp_path / "student.json", record | {"weights_sha256": sha256_file(tmp_path / "weights.safetensors")})
+    with torch.no_grad():
+        torch.testing.assert_close(load_network(tmp_path)(IDS, MASK), network(IDS, MASK))
+
+
 def test_shared_layers_cannot_be_picked() -> None:
     with pytest.raises(UserError, match="AlbertForSequenceClassification does not keep its 4 layers in one list"):
         fewer(tiny("albert"), [0, 2], 3)
@@ -159,6 +177,19 @@ def test_folders_that_will_not_do_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^teacher t: transformers cannot load ") as caught:
         load_folder(whole, "teacher t")
     assert "\n" not in str(caught.value)
+
+
+def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
+    folder, mark = tiny_folder(tmp_path / "t"), tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "own.Own", "AutoModelForSequenceClassification": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": classes}))
+    load_folder(folder, "teacher t")  # by what transformers itself knows of the kind
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": classes, "model_type": "own"}))
+    with pytest.raises(UserError, match=r"^teacher t: transformers cannot load "):
+        load_folder(folder, "teacher t")
+    assert not mark.exists()
 
 
 def test_heads_share_what_is_hidden() -> None:

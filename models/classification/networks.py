@@ -17,7 +17,7 @@ from models.classification.convolutional import CifarMobileNetV2, CifarVgg
 from models.classification.residual import CifarResNet, WideResNet
 from models.classification.timm_network import TimmClassifier
 from models.classification.transformer import TextClassifier, fresh, from_config, from_layers
-from models.compression import factorise, fit, prune
+from models.compression import factorise, fit, is_matrix, prune
 from models.errors import UserError
 
 PICTURE_KINDS: dict[str, Callable[..., PictureClassifier]] = {
@@ -115,15 +115,19 @@ def load_network(folder: Path) -> nn.Module:
     return network.eval()
 
 
-def cut(network: PictureClassifier, size: int, pruned: float, energy: float) -> dict[str, int]:
-    """Make a trained picture classifier smaller in place; it has to be trained again after.
+def cut(network: nn.Module, size: int, pruned: float, energy: float) -> dict[str, int]:
+    """Make a trained classifier smaller in place; it has to be trained again after.
 
-    `pruned` (0..1) is the share of channels that go, `energy` (0..1] what factors keep of the squared weights, 1 being
-    no factors. Returns the ranks, which with the weights are all that `models.compression.fit` needs.
+    `pruned` (0..1) is the share of channels that go, `energy` (0..1] what factors keep of the squared weights of
+    convolutions and linear layers, 1 being no factors; `size` is that of pictures. Returns the ranks, which with the
+    weights are all that `models.compression.fit` needs. UserError where channels of a transformer are to go.
     """
+    if pruned and not isinstance(network, PictureClassifier):
+        raise UserError("compress.prune: transformers have no channels to prune here: take fewer layers, or low_rank")
     if pruned:
+        assert isinstance(network, PictureClassifier)
         prune(network, size, pruned, kept=network.uncut())
-    return factorise(network, energy, every_kernel=True) if energy < 1 else {}
+    return factorise(network, energy, is_matrix) if energy < 1 else {}
 
 
 def check_classes(told: Sequence[str], count: int, classes: Sequence[str], what: str) -> None:
