@@ -64,7 +64,8 @@ def is_pointwise(layer: nn.Module) -> bool:
 
 def is_matrix(layer: nn.Module) -> bool:
     """Whether this is a linear layer, or a convolution over all channels: by output its weights are a matrix."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    # Neither is one of another class: a convolution that scales its weights or pads by the picture is more than them.
+    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
 
 
 def least_rank(matrix: Tensor, energy: float) -> int:
@@ -99,6 +100,7 @@ def thin_pair(layer: nn.Conv2d | nn.Linear, rank: int) -> nn.Sequential:
             layer.kernel_size,  # type: ignore[arg-type]
             stride=layer.stride,  # type: ignore[arg-type]
             padding=layer.padding,  # type: ignore[arg-type]
+            dilation=layer.dilation,  # type: ignore[arg-type]
             bias=False,
         ),
         nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None),
@@ -145,6 +147,7 @@ def resized(layer: nn.Conv2d, shape: torch.Size) -> nn.Conv2d:
         layer.kernel_size,  # type: ignore[arg-type]
         stride=layer.stride,  # type: ignore[arg-type]
         padding=layer.padding,  # type: ignore[arg-type]
+        dilation=layer.dilation,  # type: ignore[arg-type]
         groups=groups,
         bias=layer.bias is not None,
     )
