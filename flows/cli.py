@@ -36,11 +36,10 @@ def run(
     params = load_params()
     if student and every:
         raise UserError("give a student's name or --all, not both")
-    if until not in STAGES:
-        raise UserError(f"no stage {until!r}; there are: {', '.join(STAGES)}")
-    names = list(params.students) if every else [student or next(iter(params.students))]
+    names = list(params.every) if every else [student or next(iter(params.every))]
     for name in names:
         check_files(params, name)  # a wrong name or path is refused before anything starts
+        up_to(until, name)
     from flows.headline import as_text, headline
     from flows.server import quiet_server
 
@@ -49,7 +48,7 @@ def run(
             # One server for all students: Prefect sends a process's events to the first server it meets.
             connect = cache(lambda: stack.enter_context(quiet_server()))
             for name in names:
-                if set(stale_stages(name)) & set(up_to(until)):
+                if set(stale_stages(name)) & set(up_to(until, name)):
                     connect()
                     from flows.distil import distil
 

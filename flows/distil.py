@@ -38,6 +38,12 @@ def ingest(student: str) -> StageRun:
 
 
 @task(cache_policy=NO_CACHE)
+def dataset(student: str) -> StageRun:
+    """Labelled examples, shared by all classifiers of them."""
+    return _bring("dataset", student, 60 * MINUTE)
+
+
+@task(cache_policy=NO_CACHE)
 def exportability(student: str) -> StageRun:
     """What the untrained student's files would be on a phone."""
     return _bring("exportability", student, 30 * MINUTE)
@@ -115,10 +121,13 @@ def lineage(student: str) -> StageRun:
     return done
 
 
-TASKS = (
-    *(ingest, exportability, generate, curate, train, quantise, detector),
-    *(benchmark, variants, video, evaluate, bundle, lineage),
-)
+TASKS: dict[str, Task[..., StageRun]] = {
+    one.name: one
+    for one in (
+        *(ingest, dataset, exportability, generate, curate, train, quantise, detector),
+        *(benchmark, variants, video, evaluate, bundle, lineage),
+    )
+}
 
 
 @flow(name="distil", flow_run_name="{student}")
@@ -126,8 +135,8 @@ def distil(student: str, until: str = STAGES[-1]) -> None:
     """Bring one student up to date as far as the stage `until`; a stage that fails ends the run, and MLflow is told."""
     done: list[StageRun] = []
     try:
-        for bring in TASKS[: len(up_to(until))]:
-            done.append(bring(student))
+        for stage in up_to(until, student):
+            done.append(TASKS[stage](student))
     except StageFailed as failure:
         if failure.code != TRY_AGAIN:  # that is MLflow itself not answering
             from tasks.lineage import log_failure

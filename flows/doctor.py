@@ -90,7 +90,7 @@ def _params() -> Answer:
     from tasks.params import load_params
 
     try:
-        return "ok", f"students: {', '.join(load_params().students)}"
+        return "ok", f"students: {', '.join(load_params().every)}"
     except UserError as error:
         return "fail", str(error)
 

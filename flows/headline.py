@@ -1,7 +1,7 @@
 """What a run came to, in a few lines: all of it is in bundle/manifest.json."""
 
 from models.errors import UserError
-from tasks.manifest import MANIFEST, Manifest, ModelFile, read_manifest
+from tasks.manifest import MANIFEST, LabelQuality, Manifest, ModelFile, Quality, read_manifest
 from tasks.stage import STUDENTS
 
 Rows = list[tuple[str, str]]
@@ -29,14 +29,30 @@ def _figure(value: float | None, form: str) -> str:
 
 def _quality(manifest: Manifest, shown: ModelFile) -> str:
     own = shown.quality
+    if isinstance(own, LabelQuality):
+        return _label_quality(manifest, own)
     against = [
         f"{name.replace('_', ' ')} {_figure(found.explained_effect, '.2f')}"
         for name, found in manifest.baselines.items()
+        if isinstance(found, Quality)
     ]
     return (
         f"explained effect {_figure(own.explained_effect, '.2f')} of the teacher's ({', '.join(against)}), "
         f"PSNR {_figure(own.psnr_db, '.1f')} dB, sharpness {_figure(own.sharpness_ratio, '.2f')}, "
         f"chroma {_figure(own.chroma_ratio, '.2f')}; {manifest.test_samples} test pictures"
+    )
+
+
+def _label_quality(manifest: Manifest, own: LabelQuality) -> str:
+    against = [
+        f"{name.replace('_', ' ')} {_figure(found.accuracy, '.3f')}"
+        for name, found in manifest.baselines.items()
+        if isinstance(found, LabelQuality)
+    ]
+    return (
+        f"accuracy {_figure(own.accuracy, '.3f')} ({', '.join(against)}), worst class "
+        f"{_figure(own.worst_class, '.3f')}, agrees with its teacher on {_figure(own.agreement, '.1%')}, calibration "
+        f"error {_figure(own.ece, '.3f')}; {manifest.test_samples} test examples"
     )
 
 

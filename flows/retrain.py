@@ -199,7 +199,7 @@ def retrain_for_drift(name: str, folder: Path, digest: str) -> list[Outcome]:
     base = Base.now(load_params().retrain.base)
     with connected() as client:
         state = read_state(client, name)
-        teacher = base.params.student(name).teacher.model_dump()
+        teacher = base.params.block(name).teacher.model_dump()
         if state.champion:
             teacher = pin_of(version(client, name, state.champion))
     job = job_for(base, name, teacher, f"its inputs have drifted ({folder})", inputs=str(folder), of=digest)

@@ -12,7 +12,7 @@ from tasks.audit import StudentState
 from tasks.bumps import Base, Finding, look
 from tasks.mlflow_client import connected, is_configured, or_none
 from tasks.params import Params, load_params
-from tasks.pipeline import STAGES, stale_stages
+from tasks.pipeline import stages_of, stale_stages
 from tasks.registry import STUDENT, Version, version
 from tasks.stage import STUDENTS
 from tasks.student_params import Student
@@ -21,12 +21,12 @@ from tasks.student_params import Student
 def report(only: str) -> Iterator[str]:
     """The lines of one student, or of all."""
     params = load_params()
-    names = [only] if only else list(params.students)
+    names = [only] if only else list(params.every)
     registry, problem = _registry(params)
     if problem:
         yield f"registry: {problem}"
     for name in names:
-        block = params.student(name)
+        block = params.block(name)
         yield f"{name}:"
         for what, told in (*_pinned(params, name, block), *registry.get(name, ()), *_here(name)):
             yield f"  {what:<11}{told}"
@@ -37,7 +37,7 @@ def _pinned(params: Params, name: str, block: Student) -> Iterator[tuple[str, st
     told = f"{teacher.name} version {teacher.version} ({teacher.kind})"
     with suppress(UserError):  # no git repository, or nothing committed
         base = Base.at(params.retrain.base)
-        committed = base.params.students.get(name)
+        committed = base.params.every.get(name)
         told += f", pinned at {params.retrain.base}"
         if committed is None or committed.teacher != teacher:
             was = f"{committed.teacher.name} version {committed.teacher.version}" if committed else "none"
@@ -100,7 +100,7 @@ def _age(at: str) -> str:
 def _here(name: str) -> Iterator[tuple[str, str]]:
     """The checkout: stages, and the bundle's figures."""
     stale = stale_stages(name)
-    yield "up to date", ", ".join(stage for stage in STAGES if stage not in stale) or "nothing"
+    yield "up to date", ", ".join(stage for stage in stages_of(name) if stage not in stale) or "nothing"
     if stale:
         yield "stale", f"{', '.join(stale)} (run: understudy run {name})"
     if (STUDENTS / name / "bundle" / "manifest.json").exists():

@@ -187,5 +187,5 @@ def drift(student: MaybeName = "") -> None:
 def _known(student: str) -> None:
     """A wrong name or path is refused before anything starts."""
     params = load_params()
-    for name in [student] if student else params.students:
+    for name in [student] if student else params.every:
         check_files(params, name)

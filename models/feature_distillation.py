@@ -1,9 +1,8 @@
 """Learning from what the teacher holds inside, not only from what it makes.
 
-FitNets (Romero et al. 2015): the student's features, through an adapter, are to be the teacher's. Attention transfer
-(Zagoruyko & Komodakis 2017): it is to look at the same places. Relational distillation (Park et al. 2019): samples are
-to lie to each other as they do for the teacher. Modules of both are named by path; shapes are found by trying.
-The teacher looks at every batch, so a step costs what the teacher costs (docs/losses.md).
+Modules of both are named by path; shapes are found by trying, and adapters made for them (models/features.py says what
+forms features may have). The teacher looks at every batch, so a step costs what the teacher costs (docs/losses.md).
+Where a mask (B,L) says which tokens count, the others are left out of every loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.errors import UserError
-from models.terms import Look, Part, Term, inner_outputs
-
-Inner = Callable[[Tensor], list[Tensor]]  # (B,3,H,W) in [0,1] -> what the teacher's modules give, (B,C,h,w) each
+from models.features import Inner, alike, channels, mask_for, masked, mean_where, pooled, probe, project
+from models.terms import Look, Part, Term
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,68 +33,124 @@ class Link:
 
 
 class FeatureDistillation(Term):
-    """A part for each link; adapters learn with the student. Raises UserError for paths that lead nowhere."""
+    """A part for each link; adapters learn with the student. Raises UserError for paths that lead nowhere.
 
-    def __init__(self, links: Sequence[Link], teacher: Inner, student: nn.Module, size: int) -> None:
+    `example` is a batch to find shapes by, `controls` what the student takes besides. `teacher` gives a tensor a link.
+    """
+
+    def __init__(
+        self, links: Sequence[Link], teacher: Inner, student: nn.Module, example: Tensor, *controls: Tensor
+    ) -> None:
         super().__init__()
         self.links, self.teacher = list(links), teacher
         self.paths = tuple(link.student for link in links)
-        probe = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-        theirs = teacher(probe)
-        ours = probe_student(student, self.paths, probe)
-        self.adapters = nn.ModuleList(
-            nn.Conv2d(mine.shape[1], other.shape[1], 1) if link.loss == "fitnets" else nn.Identity()
+        theirs = teacher(example, *controls)
+        ours = probe(student, self.paths, example, *controls, who="student")
+        self.comparisons = nn.ModuleList(
+            Variational(mine, other) if link.loss == "vid" else Comparison(link, mine, other)
             for link, mine, other in zip(links, ours, theirs, strict=True)
         )
 
     def beside(self) -> list[nn.Parameter]:
         """The adapters'."""
-        return list(self.adapters.parameters())
+        return list(self.comparisons.parameters())
 
     def forward(self, look: Look) -> dict[str, Part]:
         """A part a link."""
         with torch.no_grad():
-            theirs = self.teacher(look.inputs)
-        return {
-            link.name: Part(
-                link.weight, FEATURE_LOSSES[link.loss](adapter(look.inner[link.student].float()), other.float())
+            theirs = self.teacher(look.inputs, *look.controls)
+        parts = {}
+        for link, compare, other in zip(self.links, self.comparisons, theirs, strict=True):
+            mine = look.inner[link.student].float()
+            parts[link.name] = Part(link.weight, compare(mine, other.float(), mask_for(mine, look.controls)))
+        return parts
+
+
+class Comparison(nn.Module):
+    """One of FEATURE_LOSSES, behind a linear adapter where it needs as many channels as the teacher has."""
+
+    def __init__(self, link: Link, ours: Tensor, theirs: Tensor) -> None:
+        super().__init__()
+        self.loss = FEATURE_LOSSES[link.loss]
+        if link.loss == "attention" and alike(ours, theirs)[0].ndim < 3:
+            raise UserError(
+                f"train.features: attention compares places, and {link.student!r} and {link.teacher!r} share none: "
+                "name two convolutions or two layers of the same tokens, or use relations or sp"
             )
-            for link, adapter, other in zip(self.links, self.adapters, theirs, strict=True)
-        }
+        same = link.loss == "hidden-cosine" and channels(ours) == channels(theirs)
+        adapts = link.loss in ADAPTED and not same
+        self.adapter = project(ours, channels(theirs)) if adapts else nn.Identity()
+
+    def forward(self, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
+        """A scalar."""
+        return self.loss(self.adapter(ours), theirs, mask)
 
 
-def probe_student(student: nn.Module, paths: Sequence[str], picture: Tensor) -> list[Tensor]:
-    """What modules of the student give for a picture, in the order of `paths`; its statistics stay as they are."""
-    trains = student.training
-    with torch.no_grad(), inner_outputs(student, paths) as found:
-        student.eval()(picture)
-    student.train(trains)
-    for path in paths:
-        if path not in found or found[path].ndim != 4:
-            raise UserError(f"train.features: {path!r} of the student gives no features (B,C,h,w): name a convolution")
-    return [found[path] for path in paths]
+class Variational(nn.Module):
+    """VID (Ahn et al. 2019): the negative log-likelihood of the teacher's features by what a regressor makes of ours.
+
+    A Gaussian whose variance, one a channel, is learnt as the regressor is. As the authors' code has it: three linear
+    maps with ReLU between, variance softplus(a) + 1e-5 that begins at 5, no constant. It may fall below 0.
+    """
+
+    def __init__(self, ours: Tensor, theirs: Tensor) -> None:
+        super().__init__()
+        ours, theirs = alike(ours, theirs)
+        width = channels(theirs)
+        self.adapter = nn.Sequential(
+            project(ours, width, bias=False),
+            nn.ReLU(),
+            project(theirs, width, bias=False),
+            nn.ReLU(),
+            project(theirs, width, bias=False),
+        )
+        self.scale = nn.Parameter(torch.full((width,), 5 - 1e-5).expm1().log())
+
+    def variance(self) -> Tensor:
+        """(C,)"""
+        return functional.softplus(self.scale) + 1e-5
+
+    def forward(self, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
+        """A scalar."""
+        ours, theirs = alike(ours, theirs, mask)  # before the regressor, which is not linear
+        variance = self.variance().view(-1, 1, 1) if theirs.ndim == 4 else self.variance()
+        return vid(self.adapter(ours), theirs, variance, mask)
 
 
-def fitnets(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Mean squared distance of (B,C,h,w), in the teacher's root mean squares, at the smaller of the two sizes."""
-    ours, theirs = same_size(ours, theirs)
-    scale = theirs.square().mean().sqrt() + 1e-6
-    return ((ours - theirs) / scale).square().mean()
+def vid(mean: Tensor, theirs: Tensor, variance: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of ((mean - theirs)^2 / variance + log variance) / 2."""
+    return mean_where(((mean - theirs).square() / variance + variance.log()) / 2, mask)
 
 
-def attention(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Squared distance of the attention maps: means over channels of squares, each map scaled to length 1."""
-    ours, theirs = same_size(ours, theirs)
-    maps = [functional.normalize(one.square().mean(dim=1).flatten(1), dim=1) for one in (ours, theirs)]
+def fitnets(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
+    """FitNets (Romero et al. 2015): mean squared distance at the smaller of the two sizes.
+
+    In the teacher's mean squares, so that a weight means the same whatever the scale of a layer; the paper has none.
+    """
+    ours, theirs = alike(ours, theirs, mask)
+    scale = mean_where(theirs.square(), mask).sqrt() + 1e-6
+    return mean_where(((ours - theirs) / scale).square(), mask)
+
+
+def attention(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention transfer (Zagoruyko & Komodakis 2017): squared distance of maps of where features are strong.
+
+    Maps are means over channels of squares, each scaled to length 1.
+    """
+    ours, theirs = alike(ours, theirs, mask)
+    maps = []
+    for one in (masked(ours, mask), masked(theirs, mask)):
+        strength = one.square().mean(dim=1 if one.ndim == 4 else -1)
+        maps.append(functional.normalize(strength.flatten(1), dim=1))
     return (maps[0] - maps[1]).square().sum(dim=1).mean()
 
 
-def relations(ours: Tensor, theirs: Tensor) -> Tensor:
-    """RKD: Huber distances of the samples' distances (weight 1) and angles (weight 2), of features meaned over places.
+def relations(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
+    """RKD (Park et al. 2019): samples are to lie to each other as they do for the teacher, by means over places.
 
-    Needs three samples to have angles.
+    Huber distances of the samples' distances (weight 1) and angles (weight 2). Needs three samples to have angles.
     """
-    ours, theirs = ours.mean(dim=(2, 3)), theirs.mean(dim=(2, 3))
+    ours, theirs = pooled(ours, mask), pooled(theirs, mask_for(theirs, [] if mask is None else [mask]))
     apart = functional.smooth_l1_loss(pairwise(ours), pairwise(theirs))
     return apart + 2 * functional.smooth_l1_loss(angles(ours), angles(theirs))
 
@@ -115,14 +169,34 @@ def angles(points: Tensor) -> Tensor:
     return torch.bmm(ways, ways.transpose(1, 2))
 
 
-def same_size(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Both at the smaller of their sizes, by means over areas."""
-    size = [min(pair) for pair in zip(ours.shape[-2:], theirs.shape[-2:], strict=True)]
-    return functional.adaptive_avg_pool2d(ours, size), functional.adaptive_avg_pool2d(theirs, size)
+def similarities(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
+    """SP (Tung & Mori 2019): samples are to be as similar as they are for the teacher.
+
+    Mean squared distance of the (B,B) matrices of dot products of whole features, each row scaled to length 1. Sizes
+    and channels may differ.
+    """
+    found = []
+    for one in (masked(ours, mask), masked(theirs, mask_for(theirs, [] if mask is None else [mask]))):
+        flat = one.flatten(1)
+        found.append(functional.normalize(flat @ flat.T, dim=1))
+    return (found[0] - found[1]).square().mean()
 
 
-FEATURE_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def hidden_cosine(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
+    """DistilBERT (Sanh et al. 2019): 1 - cosine of the hidden states, a mean over the tokens that count.
+
+    Of a convolution's features, over places.
+    """
+    ours, theirs = alike(ours, theirs, mask)
+    cosine = functional.cosine_similarity(ours, theirs, dim=1 if ours.ndim == 4 else -1)
+    return mean_where((1 - cosine)[..., None] if cosine.ndim == 2 else 1 - cosine, mask)
+
+
+FEATURE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "fitnets": fitnets,
     "attention": attention,
     "relations": relations,
+    "sp": similarities,
+    "hidden-cosine": hidden_cosine,
 }
+ADAPTED = ("fitnets", "hidden-cosine")  # they compare channel by channel

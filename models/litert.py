@@ -65,6 +65,24 @@ def to_litert(student: nn.Module, size: int) -> bytes:
     return converted(ChannelsLast(student).eval(), *inputs)
 
 
+class OfPictures(nn.Module):
+    """A classifier on (1,S,S,3) float32 in [0,1]."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = copy.deepcopy(student).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1,S,S,3) in [0,1] -> logits (1,C)."""
+        logits: Tensor = self.student(x.permute(0, 3, 1, 2))
+        return logits
+
+
+def classifier_to_litert(student: nn.Module, size: int) -> bytes:
+    """The float32 flatbuffer of a classifier of pictures."""
+    return converted(OfPictures(student).eval(), torch.zeros(1, size, size, 3))
+
+
 def converted(module: nn.Module, *inputs: Tensor) -> bytes:
     """The flatbuffer of a module in eval mode that takes such inputs."""
     with silence():

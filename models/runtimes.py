@@ -16,7 +16,8 @@ from models.silence import silence
 
 Images = npt.NDArray[np.float32]
 
-Gives = Literal["picture", "number"]  # what a file gives: a student's the one, a detector's the other
+# What a file gives: a student's a picture, a detector's a number, a classifier's logits.
+Gives = Literal["picture", "number", "logits"]
 FULL = 1.0  # strength, where nothing else is said
 Sample = tuple[Images] | tuple[Images, float]  # what a model is called on: a picture, or a picture and a strength
 
@@ -33,7 +34,7 @@ class Model(Protocol):
         """Run the model on the loaded input."""
 
     def read(self) -> Images:
-        """The output of the last run, (1,S,S,3) in [0,1], or (1,) of a detector."""
+        """The output of the last run, (1,S,S,3) in [0,1], (1,) of a detector, or (1,C) of a classifier."""
         ...
 
     def __call__(self, images: Images, strength: float = FULL) -> Images:
@@ -169,7 +170,11 @@ def check_contract(
     first = list(inputs[0][1]) if inputs else []
     size = first[2] if len(first) == 4 else 0
     picture = [1, size, size, 3] if layout == "NHWC" else [1, 3, size, size]
-    for ends, expected in ((pictures, picture), (outputs, picture if gives == "picture" else [1])):
+    logits = [1, *list(outputs[0][1])[1:]] if outputs and len(outputs[0][1]) == 2 else [1, 0]
+    for ends, expected in (
+        (pictures, picture),
+        (outputs, {"picture": picture, "number": [1], "logits": logits}[gives]),
+    ):
         if len(ends) != 1 or ends[0][0] not in ("float32", "tensor(float)") or list(ends[0][1]) != expected:
             found = ", ".join(f"{kind} {list(shape)}" for kind, shape in inputs) or "none"
             given = ", ".join(f"{kind} {list(shape)}" for kind, shape in outputs) or "none"
@@ -177,6 +182,8 @@ def check_contract(
             wanted, stage = f"a student takes and gives one float32 picture, {shape}", "quantise"
             if gives == "number":
                 wanted, stage = f"a detector takes one float32 picture, {shape}, and gives a number, [1]", "detector"
+            if gives == "logits":
+                wanted = f"a classifier takes one float32 picture, {shape}, and gives logits, [1,C]"
             raise UserError(f"{path}: takes {found} and gives {given}; {wanted}: export it again (dvc repro {stage})")
     return int(size)
 

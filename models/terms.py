@@ -98,6 +98,8 @@ def inner_outputs(network: nn.Module, paths: Iterable[str]) -> Iterator[dict[str
 
     def keep(path: str) -> Any:
         def hook(module: nn.Module, taken: Any, given: Any) -> None:
+            if isinstance(given, Mapping):  # of transformers: the hidden states come first
+                given = next(iter(given.values()))
             found[path] = given[-1] if isinstance(given, list | tuple) else given
 
         return hook

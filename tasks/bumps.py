@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.mlflow_client import Client
 
 DECIDES = ("tasks", "models", "dvc.yaml")  # in git: what a student's bytes depend on besides params.yaml
-NOT_SETTINGS = {"students", "profiles", "retrain", "drift"}
+NOT_SETTINGS = {"students", "classifiers", "datasets", "profiles", "retrain", "drift"}
 MAX_FAILURES = 3  # of one retrain; then it waits for a person
 KEY_LENGTH = 16
 Pin = Mapping[str, Any]  # a `teacher:` block of params.yaml
@@ -95,8 +95,9 @@ class Base:
         other = {"teacher", "approval"}
         if self.params.retrain.start == "champion":
             other |= {"init"}  # which the merge of a retrain's branch changes
-        block = self.params.student(student).model_dump(exclude=other)
-        return sha256_json([self.code, block])
+        block = self.params.block(student).model_dump(exclude=other)
+        dataset = self.params.dataset_of(student)
+        return sha256_json([self.code, block, *([dataset.model_dump()] if dataset else [])])
 
 
 def job_for(
@@ -111,7 +112,7 @@ def job_for(
         base=base.commit,
         teacher=dict(teacher),
         digest=digest,
-        pinned=teacher_digest(base.params.student(student).teacher.model_dump()),
+        pinned=teacher_digest(base.params.block(student).teacher.model_dump()),
         production=teacher_digest(production) if production else "",
         why=why,
         inputs=inputs,
@@ -120,7 +121,7 @@ def job_for(
 
 def find(base: Base, student: str, production: Pin | None, state: StudentState) -> Finding:
     """What is due for one student; pure."""
-    pin = base.params.student(student).teacher.model_dump()
+    pin = base.params.block(student).teacher.model_dump()
     wanted, why = _wanted(pin, production, state)
     if wanted is None:
         return Finding(student=student, told=why)
@@ -184,7 +185,7 @@ def look(client: "Client", base: Base) -> Seen:
     states, behind = all_states(client)
     production, wrong = production_pins(client)
     findings = [Finding(student="", told=line) for line in wrong]
-    for student, block in base.params.students.items():
+    for student, block in base.params.every.items():
         findings.append(find(base, student, production.get(block.teacher.name), states.get(student, StudentState())))
     return Seen(findings=findings, states=states, behind=behind)
 
@@ -195,7 +196,7 @@ def student_finding(client: "Client", base: Base, student: str) -> Finding:
     from tasks.teachers import production_pins
 
     production, _ = production_pins(client)
-    name = base.params.student(student).teacher.name
+    name = base.params.block(student).teacher.name
     return find(base, student, production.get(name), read_state(client, student))
 
 
@@ -209,7 +210,7 @@ def reopen(student: str) -> str:
     base = Base.now(load_params().retrain.base)
     with connected() as client:
         production, _ = production_pins(client)
-        pin = base.params.student(student).teacher.model_dump()
+        pin = base.params.block(student).teacher.model_dump()
         alias = production.get(pin["name"])
         state = read_state(client, student)
         afresh = replace(state, pinned="", production="")

@@ -35,6 +35,7 @@ from tasks.records import Input, Verdict, made_files, read_detector, read_made, 
 from tasks.stage import STUDENTS, student_main
 from tasks.student_params import Student
 from tasks.target import fastest_files, judged_file, without_addresses
+from tasks.templates import render_markdown
 
 INPUTS = Path("data/inputs/inputs.jsonl")
 CARD = "MODEL_CARD.md"
@@ -77,7 +78,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
     """Read and check what the bundle is made of."""
     pairs, _, exported = read_made(folder)
     benchmark = read_json(folder / "benchmark" / "benchmark.json")
-    models = {record["file"]: _read_model(folder / "exported", record) for record in made_files(exported)}
+    models = {record["file"]: read_model(folder / "exported", record) for record in made_files(exported)}
     detector = read_detector(folder / "detector")
     if (detector["student"], detector["pairs"]) != (exported["student"], pairs["digest"]):
         raise UserError(f"{folder}/detector was made for other weights or pairs: run dvc repro")
@@ -85,7 +86,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
         if row["file"] not in models or row["sha256"] != sha256_bytes(models[row["file"]]):
             raise UserError(f"{folder}/benchmark timed another {row['file']} than the exported one: run dvc repro")
     kept = {one.input for one in read_records(folder / "pairs" / "kept.jsonl", Verdict) if one.split == "train"}
-    models |= {record["file"]: _read_model(folder / "detector", record, "detector") for record in detector["files"]}
+    models |= {record["file"]: read_model(folder / "detector", record, "detector") for record in detector["files"]}
     return Work(
         pairs=pairs,
         exported=exported,
@@ -97,7 +98,7 @@ def read_work(folder: Path, inputs: Path) -> Work:
     )
 
 
-def _read_model(folder: Path, record: Mapping[str, Any], stage: str = "quantise") -> bytes:
+def read_model(folder: Path, record: Mapping[str, Any], stage: str = "quantise") -> bytes:
     """A model file's bytes; those that were checked are those that are shipped."""
     path: Path = folder / record["file"]
     try:
@@ -215,14 +216,11 @@ def _quality(found: Mapping[str, Any]) -> Quality:
 
 def write_card(manifest: Manifest, work: Work, evidence: Evidence) -> str:
     """MODEL_CARD.md: the manifest in words."""
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False)
-    environment.filters |= {"figure": _figure, "plain": _plain}
     rows = [{"label": entry.file, "quality": entry.quality} for entry in manifest.files]
     rows += [{"label": label.replace("_", " "), "quality": found} for label, found in manifest.baselines.items()]
-    return environment.from_string(TEMPLATE.read_text()).render(
-        dict(manifest),
+    return render_markdown(
+        TEMPLATE,
+        **dict(manifest),
         size=work.pairs["size"],
         evidence=evidence,
         rows=rows,
@@ -232,16 +230,6 @@ def write_card(manifest: Manifest, work: Work, evidence: Evidence) -> str:
         sources=_sources(work.training),
         without_detector=work.detector["without"],
     )
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _plain(text: str) -> str:
-    """A file name or licence note as one line of Markdown text: it is the user's, and may hold anything."""
-    line = " ".join(text.split())
-    return "".join(f"\\{character}" if character in r"\`*_{}[]<>#|" else character for character in line)
 
 
 def _in_words(machine: Mapping[str, Any]) -> str:

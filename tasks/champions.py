@@ -127,8 +127,8 @@ def _now(client: "Client", student: str) -> dict[str, str]:
     params = load_params()
     with suppress(UserError):  # no commit to read
         params = params_at(params.retrain.base)
-    if student not in params.students:
+    if student not in params.every:
         return {"pinned": "", "production": ""}
-    pin = params.students[student].teacher.model_dump()
+    pin = params.every[student].teacher.model_dump()
     alias = production_pins(client)[0].get(pin["name"])
     return {"pinned": teacher_digest(pin), "production": teacher_digest(alias) if alias else ""}

@@ -12,9 +12,10 @@ Command: python -m tasks.compare --student NAME [--champion FOLDER] --out FILE
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,8 +30,12 @@ from tasks.params import load_params
 from tasks.phone import MIB, on_target, picture_evidence
 from tasks.quality import Floats, Model, Pictures, Work, measure_all, scale
 from tasks.stage import STUDENTS, guarded
+from tasks.student_params import Student
 from tasks.target import LOCAL
 from tasks.timing import interleaved
+
+if TYPE_CHECKING:
+    from models.runtimes import Gives
 
 THREADS = 1
 
@@ -45,24 +50,42 @@ def compare(
     """
     mine = verify_bundle(folder / "bundle")
     candidate = candidate_evidence(folder, mine, target)
+
+    def measure(file: Path) -> Evidence:
+        found = champion_evidence(file, read_work(folder, inputs))
+        # Of the pairs, not of a student.
+        return replace(found, colour_affine_explained=candidate.colour_affine_explained)
+
+    return in_turn(folder, champion, candidate, measure, warmup=warmup, runs=runs)
+
+
+def in_turn(
+    folder: Path,
+    champion: Path | None,
+    candidate: AnyEvidence,
+    measure: Callable[[Path], AnyEvidence],
+    *,
+    warmup: int,
+    runs: int,
+    gives: "Gives" = "picture",
+) -> dict[str, Any]:
+    """Both files timed in turn, and the evidence of both; `measure` is asked for that of the champion's file.
+
+    `candidate` is that of the bundle in `folder`, but for its time.
+    """
+    own = folder / "bundle" / verify_bundle(folder / "bundle").phone.file
     if champion is None:
-        (p90_ms,), share = timed_in_turn([folder / "bundle" / mine.phone.file], warmup=warmup, runs=runs)
+        (p90_ms,), share = timed_in_turn([own], warmup=warmup, runs=runs, gives=gives)
         return {"candidate": with_time(candidate, p90_ms).to_json(), "champion": None, "undisturbed": share}
     manifest = verify_bundle(champion)
-    own, other = folder / "bundle" / mine.phone.file, champion / manifest.phone.file
-    work = read_work(folder, inputs)
+    other = champion / manifest.phone.file
     try:
-        times, share = timed_in_turn([own, other], warmup=warmup, runs=runs)
-        evidence = champion_evidence(other, work)
+        times, share = timed_in_turn([own, other], warmup=warmup, runs=runs, gives=gives)
+        evidence = measure(other)
     except (UserError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot compare with the champion at {champion}: {reason}") from None
-    evidence = replace(
-        of_bundle(evidence, manifest),
-        colour_affine_explained=candidate.colour_affine_explained,  # of the pairs, not of a student
-        p90_ms=times[1],
-        timed_with=candidate.measured_sha256,
-    )
+    evidence = replace(of_bundle(evidence, manifest), p90_ms=times[1], timed_with=candidate.measured_sha256)
     candidate = replace(with_time(candidate, times[0]), timed_with=evidence.measured_sha256)
     return {"candidate": candidate.to_json(), "champion": evidence.to_json(), "undisturbed": share}
 
@@ -77,6 +100,11 @@ def with_time(evidence: AnyEvidence, p90_ms: float) -> AnyEvidence:
 def candidate_evidence(folder: Path, manifest: Manifest, target: str) -> Evidence:
     """What evaluate found, with what the bundle beside it ships; a UserError where they are not about one student."""
     found = Evidence.from_json(read_json(folder / "report" / "quality.json").get("evidence") or {})
+    return beside_bundle(found, folder, manifest, target)
+
+
+def beside_bundle(found: AnyEvidence, folder: Path, manifest: Manifest, target: str) -> AnyEvidence:
+    """The evidence with what the bundle beside it ships, timed on the gate's target."""
     pairs = read_json(folder / "pairs" / "pairs.json")
     for digest in (found.pairs, manifest.digests.pairs):
         if digest != pairs["digest"]:
@@ -97,14 +125,16 @@ def of_bundle(evidence: AnyEvidence, manifest: Manifest) -> AnyEvidence:
     )
 
 
-def timed_in_turn(files: list[Path], *, warmup: int, runs: int) -> tuple[list[float], float]:
+def timed_in_turn(
+    files: list[Path], *, warmup: int, runs: int, gives: "Gives" = "picture"
+) -> tuple[list[float], float]:
     """The p90 of one picture in ms of each LiteRT file, one run of each after the other, on one thread.
 
     Beside them the share of that time that the processor gave to us: 1 on a quiet machine.
     """
     from models.runtimes import open_model
 
-    models = [open_model(file, "litert", THREADS) for file in files]
+    models = [open_model(file, "litert", THREADS, gives) for file in files]
     spent, started = time.process_time(), time.perf_counter()
     times = interleaved(models, warmup=warmup, runs=runs)
     share = min(1.0, (time.process_time() - spent) / (time.perf_counter() - started))
@@ -155,9 +185,15 @@ def open_at_size(file: Path, size: int) -> Model:
 def write_comparison(student: str, champion: Path | None, out: Path) -> None:
     """Compare a student of params.yaml with the champion's bundle and write `out`, whole or not at all."""
     params = load_params()
-    target = params.student(student).gate.target
-    settings = params.benchmark
-    found = compare(STUDENTS / student, champion, warmup=settings.warmup, runs=settings.runs, target=target)
+    block = params.block(student)
+    folder, settings = STUDENTS / student, params.benchmark
+    turns = {"warmup": settings.warmup, "runs": settings.runs, "target": block.gate.target}
+    if isinstance(block, Student):
+        found = compare(folder, champion, **turns)
+    else:
+        from tasks.classification.compare import compare as compare_labels
+
+        found = compare_labels(folder, champion, block.dataset, **turns)
     write_json(out, found)
     print(f"compare: {out}", file=sys.stderr)
 

@@ -8,6 +8,9 @@ from tasks.schema import Count, Positive, Section
 
 Sha256OrNone = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
+# File names below `source`, by side; none where `source` is the one file itself.
+FileName = Annotated[str, StringConstraints(pattern=r"^[^/.][^/]*(/[^/.][^/]*)*$")]
+Files = dict[Literal["all", "train", "val", "test"], FileName]
 
 
 class Shares(Section):
@@ -18,8 +21,9 @@ class Shares(Section):
 
 
 class Labelled(Section):
-    """What every source says besides where it is."""
+    """What every source says besides of what kind it is."""
 
+    source: str  # the file or folder that is read; DVC looks at it
     split: Shares
     seed: Count  # of the shares
     classes: list[str] = Field(default_factory=list)  # in the order of the logits; left out: those found, by name
@@ -33,7 +37,10 @@ class Labelled(Section):
 
 
 class DigitsDataset(Labelled):
-    """The 1,797 handwritten digits that scikit-learn carries, 8 x 8 pixels each, enlarged to `size`."""
+    """The 1,797 handwritten digits that scikit-learn carries, 8 x 8 pixels each, enlarged to `size`.
+
+    `source` is the note that says whose they are.
+    """
 
     kind: Literal["digits"]
     size: Annotated[int, Field(ge=8, multiple_of=8)]  # pixels, both sides
@@ -43,7 +50,6 @@ class FoldersDataset(Labelled):
     """Pictures in folders by class, CLASS/FILE or SPLIT/CLASS/FILE, in a folder or an archive (zip, tar)."""
 
     kind: Literal["folders"]
-    path: str
     sha256: Sha256OrNone = ""  # of an archive
     size: Positive  # pixels, both sides; pictures are cut to a square in their middle and scaled
 
@@ -52,7 +58,7 @@ class TableDataset(Labelled):
     """A CSV, JSON-lines or Parquet file, or one for each side, with a column of texts or pictures and one of labels."""
 
     kind: Literal["table"]
-    paths: dict[Literal["all", "train", "val", "test"], str]
+    files: Files = Field(default_factory=dict)
     text: str = ""  # the column of texts
     image: str = ""  # or of pictures: paths beside the file, or Parquet's bytes
     label: str
@@ -72,7 +78,7 @@ class LinesDataset(Labelled):
     """Text files with a line an example: the label, a space, the text."""
 
     kind: Literal["lines"]
-    paths: dict[Literal["all", "train", "val", "test"], str]
+    files: Files = Field(default_factory=dict)
 
 
 Dataset = Annotated[DigitsDataset | FoldersDataset | TableDataset | LinesDataset, Field(discriminator="kind")]

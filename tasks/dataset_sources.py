@@ -73,13 +73,13 @@ def digits(settings: DigitsDataset) -> Iterator[Found]:
 
 def folders(settings: FoldersDataset) -> Iterator[Found]:
     """Pictures by CLASS/FILE or SPLIT/CLASS/FILE, below a folder or in an archive."""
-    path = Path(settings.path)
+    path = Path(settings.source)
     if settings.sha256 and not path.is_dir():
         check_sha256(path, settings.sha256, "datasets")
     if settings.sha256 and path.is_dir():
         raise UserError(f"datasets: {path} is a folder, and sha256 is of an archive: leave it out")
     if not path.exists():
-        raise UserError(f"datasets: nothing lies at {path}: put the pictures there or change the key `path`")
+        raise UserError(f"datasets: nothing lies at {path}: put the pictures there or change the key `source`")
     for name, data in _files_below(path) if path.is_dir() else archive(path):
         parts = PurePosixPath(name).parts
         if len(parts) < 2:
@@ -141,11 +141,11 @@ def square(pixels: Pixels, size: int) -> Pixels:
 
 def lines(settings: LinesDataset) -> Iterator[Found]:
     """Texts from files with a line an example: the label, a space, the text."""
-    for side, path in settings.paths.items():
+    for side, path in files_of(settings):
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             label, _, text = line.strip().partition(" ")
             if label:
-                told = Found(origin=f"{Path(path).name}:{number}", label=label, side="" if side == "all" else side)
+                told = Found(origin=f"{path.name}:{number}", label=label, side="" if side == "all" else side)
                 yield _with_text(told, text)
 
 
@@ -153,10 +153,16 @@ def _with_text(found: Found, text: str) -> Found:
     return replace(found, text=text.strip()) if text.strip() else replace(found, reason="its text is empty")
 
 
-def read_text(path: str) -> str:
-    """A text file's content; UserError where it is missing or not UTF-8 (or, as old sets are, Latin-1 is asked)."""
+def files_of(settings: TableDataset | LinesDataset) -> list[tuple[str, Path]]:
+    """The files to read, each with its side or "all"."""
+    source = Path(settings.source)
+    return [(side, source / name) for side, name in settings.files.items()] or [("all", source)]
+
+
+def read_text(path: Path) -> str:
+    """A text file's content, UTF-8 or, as some old sets are, Latin-1; UserError where it is missing."""
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise UserError(f"datasets: cannot read {path} ({error.strerror}): put the file there") from None
     try:
@@ -168,22 +174,22 @@ def read_text(path: str) -> str:
 def table(settings: TableDataset) -> Iterator[Found]:
     """Examples from the rows of tables."""
     wanted = [one for one in (settings.text or settings.image, settings.label, settings.side) if one]
-    for side, path in settings.paths.items():
-        for number, row in enumerate(rows_of(Path(path)), start=1):
+    for side, path in files_of(settings):
+        for number, row in enumerate(rows_of(path), start=1):
             missing = [name for name in wanted if name not in row]
             if missing:
                 there = ", ".join(map(str, row)) or "none"
                 raise UserError(f"datasets: {path} has no column {missing[0]!r}; there are: {there}")
             where = str(row[settings.side] or "").lower() if settings.side else ""
             told = Found(
-                origin=f"{Path(path).name}:{number}",
+                origin=f"{path.name}:{number}",
                 label="" if row[settings.label] is None else str(row[settings.label]).strip(),
                 side=SIDES.get(where, "") if settings.side else ("" if side == "all" else side),
             )
             if settings.text:
                 yield _with_text(told, str(row[settings.text] or ""))
             else:
-                yield _with_picture(told, row[settings.image], Path(path).parent, settings.size)
+                yield _with_picture(told, row[settings.image], path.parent, settings.size)
 
 
 def _with_picture(found: Found, value: Any, folder: Path, size: int) -> Found:
@@ -211,10 +217,10 @@ def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
     if kind == "parquet":
         yield from parquet_rows(path)
     elif kind == "csv":
-        text = read_text(str(path))
+        text = read_text(path)
         yield from csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     else:
-        for number, line in enumerate(read_text(str(path)).splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             try:
                 row = json.loads(line) if line.strip() else None
             except ValueError as error:

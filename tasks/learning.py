@@ -44,6 +44,7 @@ CODE = (
     "embedding.py",
     "encoders.py",
     "feature_distillation.py",
+    "features.py",
     "light.py",
     "losses.py",
     "perceptual.py",
@@ -109,6 +110,8 @@ def make_recipe(params: Params, block: Student) -> "Recipe":
 
 def make_terms(block: Student, student: "nn.Module") -> "list[Term]":
     """What the block says a student is taught by."""
+    import torch
+
     from models.adversarial import Adversarial
     from models.consistency import Consistency
     from models.feature_distillation import FeatureDistillation, Link
@@ -120,7 +123,8 @@ def make_terms(block: Student, student: "nn.Module") -> "list[Term]":
     if settings.features:
         links = [Link(**link.model_dump()) for link in settings.features]
         teacher = inner_features(block.teacher.model_dump(), [link.teacher for link in links])
-        terms.append(FeatureDistillation(links, teacher, student, settings.crop))
+        example = torch.rand(2, 3, settings.crop, settings.crop, generator=torch.Generator().manual_seed(0))
+        terms.append(FeatureDistillation(links, teacher, student, example))
     if settings.consistency.weight:
         terms.append(Consistency(**settings.consistency.model_dump(), seed=settings.seed))
     if settings.adversarial.weight:  # the last, as it is weighed against all others

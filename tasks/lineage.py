@@ -6,15 +6,16 @@ Command: python -m tasks.lineage --student NAME
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from tasks.facts import FACTS, INPUTS, StageFacts
+from tasks.facts import INPUTS, StageFacts
 from tasks.files import check_sha256, read_json, read_jsonl, sha256_file, write_json
+from tasks.kinds import facts_of
 from tasks.manifest import verify_bundle
-from tasks.params import Params, load_params
+from tasks.params import AnyStudent, Params, load_params
 from tasks.records import made_files
 from tasks.stage import STUDENTS, locked, student_main, work_folder
 from tasks.student_params import Student
@@ -38,19 +39,19 @@ def chain(folder: Path, inputs: Path) -> dict[str, Any]:
     _check_bytes(folder, pairs, student, exported)
     manifest = verify_bundle(folder / "bundle")
     digests = manifest.digests
-    _same("pairs", "teacher", pairs["teacher"], teacher["digest"])
-    _same("student", "teacher", student["teacher"], teacher["digest"])
-    _same("student", "pairs", student["pairs"], pairs["digest"])
-    _same("exported", "weights", exported["student"], student["weights_sha256"])
-    _same("bundle", "teacher", digests.teacher.digest, teacher["digest"])
-    _same("bundle", "pairs", digests.pairs, pairs["digest"])
-    _same("bundle", "weights", digests.weights, student["weights_sha256"])
+    same("pairs", "teacher", pairs["teacher"], teacher["digest"])
+    same("student", "teacher", student["teacher"], teacher["digest"])
+    same("student", "pairs", student["pairs"], pairs["digest"])
+    same("exported", "weights", exported["student"], student["weights_sha256"])
+    same("bundle", "teacher", digests.teacher.digest, teacher["digest"])
+    same("bundle", "pairs", digests.pairs, pairs["digest"])
+    same("bundle", "weights", digests.weights, student["weights_sha256"])
     detector = read_json(folder / "detector" / "detector.json")
-    _same("detector", "weights", detector["student"], student["weights_sha256"])
-    _same("detector", "pairs", detector["pairs"], pairs["digest"])
+    same("detector", "weights", detector["student"], student["weights_sha256"])
+    same("detector", "pairs", detector["pairs"], pairs["digest"])
     known = {file["file"]: file["sha256"] for file in (*made_files(exported), *detector["files"])}
     for file in manifest.loaded:
-        _same("bundle", f"file {file.file}", file.sha256, known.get(file.file, "none"))
+        same("bundle", f"file {file.file}", file.sha256, known.get(file.file, "none"))
     return {
         "student": manifest.name,
         "inputs": {"digest": sha256_file(inputs / "inputs.jsonl"), "count": len(read_jsonl(inputs / "inputs.jsonl"))},
@@ -82,19 +83,27 @@ def _check_bytes(folder: Path, pairs: dict[str, Any], student: dict[str, Any], e
         check_sha256(folder / "detector" / record["file"], record["sha256"], "detector")
 
 
-def _same(link: str, what: str, found: str, expected: str) -> None:
+def same(link: str, what: str, found: str, expected: str) -> None:
+    """Refuse a link that names another thing than lies on disk."""
     if found != expected:
         raise UserError(f"{link} names {what} {found:.12}, on disk lies {expected:.12}: run dvc repro to make it again")
 
 
-def all_facts(params: Params, name: str, student: Student) -> list[StageFacts]:
+def all_facts(params: Params, name: str, block: AnyStudent) -> list[StageFacts]:
     """The facts of every stage, this one included."""
+    return lineage_facts(params, name, block, facts_of(block.task))
+
+
+def lineage_facts(
+    params: Params, name: str, block: AnyStudent, facts: Mapping[str, Callable[..., StageFacts]]
+) -> list[StageFacts]:
+    """The facts that these functions tell, and those of this stage."""
     path = STUDENTS / name / "lineage.json"
     record = read_json(path)
     own = StageFacts(
         stage="lineage", digest=sha256_file(path), params={}, made_from={"bundle": record["bundle"]}, files=(path,)
     )
-    return [*(facts(params, name, student) for facts in FACTS.values()), own]
+    return [*(told(params, name, block) for told in facts.values()), own]
 
 
 def log_again(name: str) -> None:
@@ -103,7 +112,7 @@ def log_again(name: str) -> None:
 
     params = load_params()
     with locked(work_folder(name) / "lineage.lock"):
-        log_run(name, all_facts(params, name, params.student(name)))
+        log_run(name, all_facts(params, name, params.block(name)))
 
 
 def log_failure(name: str, done: Sequence[str], failed: str, reason: str) -> None:
@@ -116,7 +125,9 @@ def log_failure(name: str, done: Sequence[str], failed: str, reason: str) -> Non
 
         params = load_params()
         with locked(work_folder(name) / "lineage.lock"):
-            facts = [FACTS[stage](params, name, params.student(name)) for stage in done if stage in FACTS]
+            block = params.block(name)
+            known = facts_of(block.task)
+            facts = [known[stage](params, name, block) for stage in done if stage in known]
             log_run(name, facts, failed=failed, reason=reason)
     except UserError as error:
         print(f"the failure is not in MLflow: {error}", file=sys.stderr)

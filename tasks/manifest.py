@@ -32,6 +32,30 @@ class Tensor(Part):
     colour: Literal["RGB"]
 
 
+class Logits(Part):
+    """What a classifier's file gives: a number a class, in the order of `classes`; softmax makes shares of them."""
+
+    shape: tuple[Positive, Positive]
+    dtype: Literal["float32"]
+
+
+class LabelParity(Part):
+    """A classifier's file against torch, on validation examples."""
+
+    max_abs: float  # of any logit
+    max_relative: float  # the same over the logits' standard deviation
+    agreement: Fraction  # on the class
+
+
+class LabelQuality(Part):
+    """Of a classifier's file on the test examples; null where there are no labels."""
+
+    accuracy: float | None
+    agreement: float | None  # with the teacher
+    worst_class: float | None  # accuracy on the class where it is least
+    ece: float | None  # expected calibration error, 15 bins
+
+
 class Parity(Part):
     """A file's output against the torch student's; null where they do not differ at all."""
 
@@ -85,9 +109,9 @@ class ModelFile(Part):
     runtime: Literal["litert", "onnx"]
     precision: Precision
     input: Tensor
-    output: Tensor
-    parity: Parity
-    quality: Quality
+    output: Tensor | Logits
+    parity: Parity | LabelParity
+    quality: Quality | LabelQuality
     latency: list[Latency]
     high: tuple[str, ...] = ()  # of an int8 file: layers left in float32, so that it looks the same
     fastest: bool = False  # of its runtime on the machine that made the bundle, one thread: the one to take there
@@ -195,14 +219,16 @@ class Manifest(Part):
 
     schema_version: Literal["understudy-bundle/1"] = Field(alias="schema")
     name: str
-    task: Literal["image-to-image"]
+    task: Literal["image-to-image", "image-classification", "text-classification"]
+    classes: list[str] = Field(default_factory=list)  # of a classifier, in the order of its logits
     digests: Digests
     files: Annotated[list[ModelFile], Field(min_length=1)]
     control: list[SliderFile] = Field(default_factory=list)  # besides `files`, which are those at full strength
     detector: DetectorPart | None = None  # None where there are too few photos for one, and in older bundles
     sizes: list[SupportedSize] = Field(default_factory=list)  # that of the files first; older bundles have none
     documents: list[Document]
-    baselines: dict[str, Quality]  # what an identity and a colour map reach on the same test pairs
+    # What an identity and a colour map reach on the same test pairs; of a classifier the most frequent class.
+    baselines: dict[str, Quality | LabelQuality]
     test_samples: Count
     machine: dict[str, JsonValue]  # where the latency of the target `local` was measured
     # As in benchmark.json: of each target its machine and that one's state, or why it `failed`, and what a 720p video
@@ -242,7 +268,7 @@ class Manifest(Part):
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""
-        unsaid = {name for name in ("control", "detector") if not getattr(self, name)}
+        unsaid = {name for name in ("control", "detector", "classes") if not getattr(self, name)}
         return self.model_dump(mode="json", by_alias=True, exclude=unsaid)
 
 

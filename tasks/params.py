@@ -16,7 +16,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from models.errors import UserError
 from models.teachers.pinned import places
+from tasks.chat_params import Written
+from tasks.classification.params import Classifier, ImageClassifier, TextClassifier
 from tasks.curate_params import Curate
+from tasks.dataset_params import Dataset
 from tasks.schema import Section
 from tasks.stage_params import (
     Benchmark,
@@ -39,6 +42,8 @@ from tasks.teacher_params import TAGS
 NAME = re.compile(r"^[a-z][a-z0-9-]{0,62}$")
 # The C parser reads 1,000 students in about a second, Python's own in ten; not every PyYAML has it.
 YAML_LOADER: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+ClassifierBlock = ImageClassifier | TextClassifier
+AnyStudent = Student | ClassifierBlock
 # Keys below a student's block, joined by dots, and the values they have in that profile.
 Profile = dict[str, bool | int | float | str]
 
@@ -62,21 +67,36 @@ class Params(Section):
     coverage: Coverage
     profiles: dict[str, Profile]  # by name: a smaller run, such as CI makes of a pull request
     students: Annotated[dict[str, Student], Field(min_length=1)]
+    # Of a file older than they, none.
+    datasets: dict[str, Dataset] = Field(default_factory=dict)  # labelled examples, by name
+    written: dict[str, Written] = Field(default_factory=dict)  # by dataset: texts that a language model writes
+    classifiers: dict[str, Classifier] = Field(default_factory=dict)  # students that are no effects
 
-    @field_validator("students")
+    @field_validator("students", "classifiers", "datasets", "written")
     @classmethod
-    def _plain_names(cls, students: dict[str, Student]) -> dict[str, Student]:
-        for name in students:
+    def _plain_names(cls, named: dict[str, Any]) -> dict[str, Any]:
+        for name in named:
             if not NAME.fullmatch(name):
-                raise ValueError(f"student name {name!r}: use small letters, digits and -, beginning with a letter")
-        return students
+                raise ValueError(f"name {name!r}: use small letters, digits and -, beginning with a letter")
+        return named
+
+    @model_validator(mode="after")
+    def _each_name_once_and_each_dataset_there(self) -> "Params":
+        twice = sorted(self.students.keys() & self.classifiers.keys())
+        if twice:
+            raise ValueError(f"{twice[0]} is a student and a classifier: give one of them another name")
+        for name, block in self.classifiers.items():
+            if block.dataset not in self.datasets:
+                there = ", ".join(self.datasets) or "none"
+                raise ValueError(f"classifiers.{name}.dataset {block.dataset!r} is not among datasets ({there})")
+        return self
 
     @model_validator(mode="after")
     def _gates_ask_what_is_measured(self) -> "Params":
-        for name, block in self.students.items():
+        for name, block in self.every.items():
             if block.gate.target not in self.benchmark.targets:
                 raise ValueError(
-                    f"students.{name}.gate.target {block.gate.target} is not among benchmark.targets "
+                    f"{self.section_of(name)}.{name}.gate.target {block.gate.target} is not among benchmark.targets "
                     f"({', '.join(self.benchmark.targets)})"
                 )
         return self
@@ -91,11 +111,40 @@ class Params(Section):
                 )
         return self
 
+    @property
+    def every(self) -> dict[str, AnyStudent]:
+        """The blocks of all students, whatever they do."""
+        return {**self.students, **self.classifiers}
+
+    def block(self, name: str) -> AnyStudent:
+        """The block of one student, whatever it does, or one line with the names there are."""
+        if name not in self.every:
+            raise UserError(f"no student {name!r} in params.yaml; there are: {', '.join(self.every)}")
+        return self.every[name]
+
     def student(self, name: str) -> Student:
-        """The block of one student, or one line with the names there are."""
-        if name not in self.students:
-            raise UserError(f"no student {name!r} in params.yaml; there are: {', '.join(self.students)}")
-        return self.students[name]
+        """The block of one student of pictures, or one line with the names there are."""
+        block = self.block(name)
+        if not isinstance(block, Student):
+            names = ", ".join(self.students)
+            raise UserError(f"{name} is a student of {block.task}, and this is about pictures; there are: {names}")
+        return block
+
+    def section_of(self, name: str) -> str:
+        """The section of params.yaml that a student's block is in."""
+        return "classifiers" if name in self.classifiers else "students"
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset's block, or one line with the names there are."""
+        if name not in self.datasets:
+            there = ", ".join(self.datasets) or "none"
+            raise UserError(f"no dataset {name!r} in params.yaml; there are: {there}")
+        return self.datasets[name]
+
+    def dataset_of(self, student: str) -> Dataset | None:
+        """The dataset's block of a classifier; None of a student of pictures."""
+        block = self.classifiers.get(student)
+        return self.datasets[block.dataset] if block else None
 
 
 def _plain(error: ValidationError, where: str = "params.yaml") -> str:
@@ -109,12 +158,16 @@ def _plain(error: ValidationError, where: str = "params.yaml") -> str:
         return f"{where}: unknown key {key}{more}"
     if first["type"] == "missing":
         return f"{where}: missing key {key}{more}"
-    return f"{where}: {key or 'top level'}: {first['msg']}, got {first['input']!r:.80}{more}"
+    got = "" if keys[-1:] == ["key_variable"] else f", got {first['input']!r:.80}"  # it may be the key itself
+    return f"{where}: {key or 'top level'}: {first['msg']}{got}{more}"
 
 
 def check_files(params: Params, student: str) -> None:
     """Refuse paths that lead nowhere before anything starts, naming the key."""
-    block = params.student(student)
+    block = params.block(student)
+    if not isinstance(block, Student):
+        check_classifier_files(params, student, block)
+        return
     wanted = {
         "ingest.folder": params.ingest.folder,
         "video.clips": params.video.clips,
@@ -130,6 +183,15 @@ def check_files(params: Params, student: str) -> None:
     for place in places(block.teacher.model_dump()):
         if not (place.is_here or place.revision):
             raise UserError(f"params.yaml: students.{student}.teacher.{place.key}: nothing lies at {place.where}")
+
+
+def check_classifier_files(params: Params, name: str, block: ClassifierBlock) -> None:
+    """Refuse paths of a classifier that lead nowhere."""
+    if block.init and not Path(block.init).is_dir() and not block.init.startswith("data/students/"):
+        raise UserError(f"params.yaml: classifiers.{name}.init: no folder at {block.init}")
+    source = params.datasets[block.dataset].source
+    if not Path(source).exists():
+        raise UserError(f"params.yaml: datasets.{block.dataset}.source: nothing lies at {source}")
 
 
 def with_profile(block: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,8 +223,8 @@ def changed_student(block: Student, overrides: Mapping[str, Any], where: str) ->
 def _check_profiles(params: Params) -> None:
     """Refuse a profile that does not fit every student, before it is wanted in the middle of a night."""
     for profile, overrides in params.profiles.items():
-        for name, block in params.students.items():
-            changed_student(block, overrides, f"params.yaml: profiles.{profile} for student {name}")
+        for name, student in params.students.items():
+            changed_student(student, overrides, f"params.yaml: profiles.{profile} for student {name}")
 
 
 def parse_params(raw: Any) -> Params:

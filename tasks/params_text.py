@@ -24,38 +24,39 @@ def write_params(student: str, values: Mapping[str, Any]) -> None:
 
 
 def with_values(text: str, student: str, values: Mapping[str, Any]) -> str:
-    """The text with students.STUDENT.KEY set for each key, such as a teacher's pin or an architecture.
+    """The text with SECTION.STUDENT.KEY set for each key, such as a teacher's pin or an architecture.
 
     Raises UserError when there is no such student, when a key is not written out in the student's own block (a merge,
     or a block that others share, where the change would be one of other students too), or when the result would not be
     valid.
     """
-    known = parse_params(parse_yaml(text)).student(student).model_dump()
+    params = parse_params(parse_yaml(text))
+    section, known = params.section_of(student), params.block(student).model_dump()
     for key, value in values.items():
         if value != known[key]:
-            text = _with_value(text, student, key, value)
+            text = _with_value(text, section, student, key, value)
     parse_params(parse_yaml(text))
     return text
 
 
-def _with_value(text: str, student: str, key: str, value: Any) -> str:
+def _with_value(text: str, section: str, student: str, key: str, value: Any) -> str:
     raw = parse_yaml(text)
-    block = raw["students"][student]
-    new = _replaced(text, student, key, block[key], value)
-    expected = raw | {"students": {**raw["students"], student: {**block, key: value}}}
+    block = raw[section][student]
+    new = _replaced(text, (section, student, key), block[key], value)
+    expected = raw | {section: {**raw[section], student: {**block, key: value}}}
     try:
         done = parse_yaml(new) == expected
     except UserError:
         done = False
     if not done:
-        raise UserError(f"{FILE}: students.{student}.{key} is part of what others share: write it into its own block")
+        raise UserError(f"{FILE}: {section}.{student}.{key} is part of what others share: write it into its own block")
     return new
 
 
-def _replaced(text: str, student: str, key: str, before: Any, value: Any) -> str:
+def _replaced(text: str, path: Sequence[str], before: Any, value: Any) -> str:
     events: list[Any] = list(yaml.parse(text, Loader=YAML_LOADER))
     at = 2  # behind the beginnings of stream and document
-    for name in ("students", student, key):
+    for name in path:
         at = _value(events, at, name)
     node: Any = events[at]
     end = _after(events, at)

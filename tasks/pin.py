@@ -30,14 +30,14 @@ def changed_pins(base_ref: str, head_ref: str) -> list[tuple[str, Block | None, 
     except (UserError, TypeError, KeyError, AttributeError):
         commit_id(base_ref)  # a misspelt branch is an error, though
         before = {}
-    after = {name: block.teacher.model_dump() for name, block in params_at(head_ref).students.items()}
+    after = {name: block.teacher.model_dump() for name, block in params_at(head_ref).every.items()}
     return [(name, before.get(name), teacher) for name, teacher in after.items() if before.get(name) != teacher]
 
 
 def apply_profile(raw: Mapping[str, Any], student: str, profile: str) -> dict[str, Any]:
     """A parsed params.yaml with the values of one of its profiles for one student; the given one stays as it is."""
     params = parse_params(raw)
-    params.student(student)
+    params.student(student)  # profiles are about students of pictures
     if profile not in params.profiles:
         raise UserError(f"no profile {profile!r} in {FILE}; there are: {', '.join(params.profiles) or 'none'}")
     changed = with_profile(raw["students"][student], params.profiles[profile])

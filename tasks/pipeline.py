@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import TryAgain, UserError
+from tasks.params import load_params
 from tasks.stage import TRY_AGAIN, die_with_parent, failure_note, work_folder
 
 SHARED = ("ingest",)
+# Of students of pictures, and of classifiers, which have what they need of them.
 STAGES = (
     *SHARED,
     "exportability",  # needs nothing but params.yaml, and comes before a teacher is paid for
@@ -39,6 +41,9 @@ STAGES = (
     "bundle",
     "lineage",
 )
+DATASET = "dataset"  # shared by all classifiers of it
+LABEL_STAGES = (DATASET, "generate", "curate", "train", "quantise", "benchmark", "evaluate", "bundle", "lineage")
+LABELS = "-labels"  # ends the names of their stages in dvc.yaml, whose code and parameters are others
 LOCK_TRIES = 5
 GRACE_S = 10.0  # between INT, TERM and KILL
 
@@ -65,14 +70,39 @@ class StageFailed(UserError):
         self.code = code
 
 
+def dataset_of(student: str) -> str:
+    """The dataset of a classifier in params.yaml; "" of a student of pictures."""
+    found = load_params().classifiers.get(student)
+    return found.dataset if found else ""
+
+
+def stages_of(student: str) -> tuple[str, ...]:
+    """The stages that make a student, in order."""
+    return LABEL_STAGES if dataset_of(student) else STAGES
+
+
 def target(stage: str, student: str) -> str:
-    """What DVC calls this stage: `ingest`, `train@oil`."""
-    return stage if stage in SHARED else f"{stage}@{student}"
+    """What DVC calls this stage: `ingest`, `train@oil`, `dataset@cifar10`, `train-labels@digits`."""
+    dataset = dataset_of(student)
+    if not dataset:
+        return stage if stage in SHARED else f"{stage}@{student}"
+    return f"{DATASET}@{dataset}" if stage == DATASET else f"{stage}{LABELS}@{student}"
 
 
-def up_to(stage: str) -> tuple[str, ...]:
-    """The stages up to and including this one, in order."""
-    return STAGES[: STAGES.index(stage) + 1]
+def up_to(stage: str, student: str) -> tuple[str, ...]:
+    """A student's stages up to and including this one, in order; UserError where it has no such stage."""
+    stages = stages_of(student)
+    if stage not in stages:
+        raise UserError(f"{student} has no stage {stage!r}; it has: {', '.join(stages)}")
+    return stages[: stages.index(stage) + 1]
+
+
+def place(name: str) -> tuple[str, str | None]:
+    """Of a target of DVC's, the name under which its stage leaves records, and the student in whose folder they lie."""
+    stage, _, of = name.partition("@")
+    if stage == DATASET:
+        return f"{DATASET}-{of}", None
+    return stage.removesuffix(LABELS), of or None
 
 
 def stale_stages(student: str) -> list[str]:
@@ -80,12 +110,13 @@ def stale_stages(student: str) -> list[str]:
 
     A stage below a stale one counts as fresh here if its own inputs have not changed yet.
     """
-    answer = _ask_dvc(lambda repo: repo.status(targets=[target(STAGES[-1], student)], with_deps=True))
+    stages = stages_of(student)
+    answer = _ask_dvc(lambda repo: repo.status(targets=[target(stages[-1], student)], with_deps=True))
     if answer["outcome"] == "locked":
         raise TryAgain(answer["reason"])
     if answer["outcome"] == "failed":
         raise UserError(answer["reason"])
-    return [stage for stage in STAGES if target(stage, student) in answer["result"]]
+    return [stage for stage in stages if target(stage, student) in answer["result"]]
 
 
 def cache_folder() -> Path:
@@ -102,8 +133,8 @@ def run_stage(stage: str, student: str, *, timeout_s: float) -> StageRun:
     Raises StageFailed, with the stage's own line as the reason, when it fails or takes longer than `timeout_s`.
     """
     started = time.perf_counter()
-    name = None if stage in SHARED else student
-    failure_note(stage, name).unlink(missing_ok=True)
+    recorded, owner = place(target(stage, student))
+    failure_note(recorded, owner).unlink(missing_ok=True)
     for attempt in range(LOCK_TRIES):
         answer = _attempt(stage, student, timeout_s)
         if answer["outcome"] != "locked":
@@ -113,7 +144,7 @@ def run_stage(stage: str, student: str, *, timeout_s: float) -> StageRun:
     if outcome in ("locked", "failed"):
         raise StageFailed(stage, answer["reason"], shown=False)
     if outcome == "stage failed":
-        reason, shown = _own_line(stage, name, answer["code"])
+        reason, shown = _own_line(recorded, owner, answer["code"])
         raise StageFailed(stage, reason, shown=shown, code=answer["code"])
     return StageRun(stage=stage, outcome=outcome, seconds=time.perf_counter() - started)
 
@@ -223,8 +254,8 @@ def _reproduce(name: str) -> dict[str, Any]:
     """What the child does: `dvc repro --single-item NAME`, with the outcome instead of DVC's log."""
     from dvc.stage.exceptions import StageCmdFailedError
 
-    stage, _, student = name.partition("@")
-    record = work_folder(student or None) / f"{stage}.run.json"
+    recorded, owner = place(name)
+    record = work_folder(owner) / f"{recorded}.run.json"
     before = record.stat().st_mtime_ns if record.exists() else 0
     answer = _ask_dvc(lambda repo: len(repo.reproduce(targets=[name], single_item=True)))
     if answer["outcome"] == "done":

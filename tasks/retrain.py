@@ -157,7 +157,7 @@ def judge(space: Path, student: str, folder: Path, *, upon: StudentState) -> Jud
     champion = read_evidence(found["champion"]) if found["champion"] else None
     if bool(champion) != bool(upon.champion):
         raise TryAgain(f"the champion of {student} changed while its candidate was measured: run again")
-    rules = load_params(space / "params.yaml").student(student).gate
+    rules = load_params(space / "params.yaml").block(student).gate
     decision = decide(candidate, champion, rules)
     write_json(folder / DECISION, decision.to_json())
     write_text(folder / TABLE, gate_table(decision))
@@ -204,7 +204,7 @@ def settle(job: Job, space: Path, folder: Path, judged: Judged, via: str) -> Out
         if not decision.passed:
             note(client, job.student, record("refused", decision.reason, **about))
             return Outcome(student=job.student, kind="refused", reason=decision.reason, version=made.version)
-        if load_params(space / "params.yaml").student(job.student).approval:
+        if load_params(space / "params.yaml").block(job.student).approval:
             told = f"passed the gate, waits for a person: understudy promote {job.student}"
             note(client, job.student, record("awaiting", told, **about))
             return Outcome(student=job.student, kind="awaiting", reason=told, version=made.version, branch=branch)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from models.errors import TryAgain, UserError
 from tasks.files import write_json, write_text
+from tasks.kinds import stage_of
 from tasks.params import NAME, Params, load_params
 from tasks.student_params import Student
 
@@ -138,7 +139,11 @@ def student_main(name: str, body: Callable[[Params, str, Student], None]) -> Non
 
     def work() -> None:
         params = load_params()
-        block = params.student(student)
-        _run(name, student, lambda: body(params, student, block))
+        block = params.block(student)
+        _run(
+            name,
+            student,
+            lambda: (body if isinstance(block, Student) else stage_of(block.task, name))(params, student, block),
+        )
 
     guarded(name, work, student)

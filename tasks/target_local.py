@@ -45,7 +45,10 @@ def open_files(job: Job) -> tuple[list[tuple[Json, int, Any]], dict[str, str]]:
     opened, failed = [], {}
     for record in job.files:
         try:
-            models = [open_model(job.exported / record["file"], record["runtime"], count) for count in job.threads]
+            gives = record.get("gives", "picture")
+            models = [
+                open_model(job.exported / record["file"], record["runtime"], count, gives) for count in job.threads
+            ]
         except UserError as error:
             failed[record["file"]] = str(error)
         else:
@@ -76,7 +79,7 @@ def peak_kib() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
 
 
-def memory_of(path: str, runtime: str, threads: int) -> float:
+def memory_of(path: str, runtime: str, threads: int, gives: Any = "picture") -> float:
     """MiB that opening and running a file adds to a process that has its runtime imported already."""
     from models.runtimes import open_model
 
@@ -85,7 +88,7 @@ def memory_of(path: str, runtime: str, threads: int) -> float:
     else:
         import onnxruntime  # noqa: F401
     before = peak_kib()
-    model = open_model(Path(path), runtime, threads)
+    model = open_model(Path(path), runtime, threads, gives)
     for _ in range(MEMORY_RUNS):
         model(picture(model.size))
     return round((peak_kib() - before) / 1024, 1)
@@ -99,6 +102,9 @@ def peak_memory(files: Sequence[Json], folder: Path, threads: int) -> dict[str, 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1) as pool:
         jobs = {
-            one["file"]: pool.submit(memory_of, str(folder / one["file"]), one["runtime"], threads) for one in files
+            one["file"]: pool.submit(
+                memory_of, str(folder / one["file"]), one["runtime"], threads, one.get("gives", "picture")
+            )
+            for one in files
         }
         return {name: job.result() for name, job in jobs.items()}

@@ -19,7 +19,7 @@ def run_trial(student: str, profile: str, table: Path) -> Decision:
     base = Base.at("HEAD")
     if profile not in base.params.profiles:
         raise UserError(f"no profile {profile!r} at HEAD; there are: {', '.join(base.params.profiles) or 'none'}")
-    teacher = base.params.student(student).teacher.model_dump()
+    teacher = base.params.block(student).teacher.model_dump()
     job = job_for(base, student, teacher, f"trial of profile {profile}", of=f"profile {profile}")
     folder = papers(job)
     space = workspace.prepare(

@@ -121,7 +121,7 @@ def _set_params(
         raw = apply_profile(raw, student, profile)
         text = f"# The profile {profile} of {commit}.\n{yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)}"
     params = parse_params(raw)
-    params.student(student)
+    params.block(student)
     if (folder / FILE).read_bytes() != text.encode():
         write_bytes(folder / FILE, text.encode())
     return params

@@ -21,7 +21,7 @@ from tasks.files import read_json, read_jsonl, sha256_file
 from tasks.pictures import pixel_digest
 from tasks.records import SPLITS, read_records
 
-SHARES = {"split": {"val": 0.2, "test": 0.2}, "seed": 0}
+SHARES = {"split": {"val": 0.2, "test": 0.2}, "seed": 0, "source": "."}
 SIZE = 12
 
 
@@ -91,7 +91,7 @@ def test_class_folders_are_taken_in_with_rows_labels_and_digests(tmp_path: Path)
     (tmp_path / "photos/loose.png").write_bytes(png(picture(999)))
     (tmp_path / "photos/cat/notes.txt").write_text("not a picture")
     Image.fromarray(picture(5)[..., 0]).save(tmp_path / "photos/dog/grey.png")
-    dataset("set", settings(kind="folders", path="photos", size=SIZE))
+    dataset("set", settings(kind="folders", source="photos", size=SIZE))
     record, examples, aside = made()
     assert record["classes"] == ["cat", "dog"] and sum(record["counts"].values()) == 25
     assert aside.keys() == {"cat/broken.jpg", "loose.png"} and "not an image" in aside["cat/broken.jpg"]
@@ -106,7 +106,7 @@ def test_class_folders_are_taken_in_with_rows_labels_and_digests(tmp_path: Path)
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz"])
 def test_archives_are_read_without_being_unpacked_to_the_same_bytes(tmp_path: Path, kind: str) -> None:
     write_folders(tmp_path / "photos")
-    dataset("plain", settings(kind="folders", path="photos", size=SIZE))
+    dataset("plain", settings(kind="folders", source="photos", size=SIZE))
     path = tmp_path / f"photos.{kind}"
     files = sorted((tmp_path / "photos").rglob("*.png"))
     outside = "../../escaped/cat/evil.png"
@@ -123,15 +123,15 @@ def test_archives_are_read_without_being_unpacked_to_the_same_bytes(tmp_path: Pa
             data = png(picture(0))
             info.size = len(data)
             tarred.addfile(info, io.BytesIO(data))
-    dataset("set", settings(kind="folders", path=str(path), size=SIZE, sha256=sha256_file(path)))
+    dataset("set", settings(kind="folders", source=str(path), size=SIZE, sha256=sha256_file(path)))
     record, _, aside = made()
     assert record["digest"] == made("plain")[0]["digest"] and aside == {"cat/0.png": DUPLICATE}
     assert not list(tmp_path.parent.rglob("evil.png"))
     with pytest.raises(UserError, match="has sha256"):
-        dataset("set", settings(kind="folders", path=str(path), size=SIZE, sha256="0" * 64))
+        dataset("set", settings(kind="folders", source=str(path), size=SIZE, sha256="0" * 64))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="is no whole zip or tar archive"):
-        dataset("set", settings(kind="folders", path=str(path), size=SIZE))
+        dataset("set", settings(kind="folders", source=str(path), size=SIZE))
     assert made()[0] == record  # what was there stays
 
 
@@ -161,7 +161,7 @@ ROWS = [
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_tables_of_texts(tmp_path: Path, suffix: str) -> None:
     write_rows(tmp_path / f"rows.{suffix}", ROWS)
-    block = {"kind": "table", "paths": {"all": f"rows.{suffix}"}, "text": "words", "label": "class", "side": "part"}
+    block = {"kind": "table", "files": {"all": f"rows.{suffix}"}, "text": "words", "label": "class", "side": "part"}
     dataset("set", settings(**block))
     record, examples, aside = made()
     assert record["kind"] == "texts" and record["size"] is None and record["classes"] == ["bad", "good"]
@@ -181,19 +181,19 @@ def test_tables_of_pictures_by_path_and_by_bytes(tmp_path: Path) -> None:
     by_path += [{"image": "../outside.png", "label": "cat"}, {"image": "photos/none.png", "label": "cat"}]
     write_rows(tmp_path / "rows.csv", by_path)
     block = {"kind": "table", "image": "image", "label": "label", "size": SIZE}
-    dataset("paths", settings(paths={"all": "rows.csv"}, **block))
+    dataset("paths", settings(files={"all": "rows.csv"}, **block))
     record, _, aside = made("paths")
     assert ["outside" in aside["rows.csv:25"], "missing" in aside["rows.csv:26"]] == [True, True]
     as_bytes = [{"image": {"bytes": one.read_bytes(), "path": None}, "label": one.parent.name} for one in files]
     write_rows(tmp_path / "rows.parquet", as_bytes)
-    dataset("bytes", settings(paths={"all": "rows.parquet"}, **block))
+    dataset("bytes", settings(files={"all": "rows.parquet"}, **block))
     assert made("bytes")[0]["digest"] == record["digest"]
 
 
 def test_lines_with_a_label_each_and_a_side_that_is_lacking(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("".join(f"{number % 2} text {number}\n" for number in range(60)) + "1 \n")
     (tmp_path / "test.txt").write_bytes("0 caf\xe9 one\n1 other two\n".encode("latin-1"))
-    dataset("set", settings(kind="lines", paths={"train": "train.txt", "test": "test.txt"}))
+    dataset("set", settings(kind="lines", files={"train": "train.txt", "test": "test.txt"}))
     record, _, aside = made()
     assert record["counts"]["test"] == 2 and record["counts"]["val"] > 3 and record["counts"]["train"] > 30
     assert aside == {"train.txt:61": "its text is empty"}
@@ -205,7 +205,7 @@ def test_an_example_is_once_on_one_side_with_one_label(tmp_path: Path) -> None:
         "0 a film\n0 A  FILM\n1 well made\n0 both\n1 both\n0 other\n1 more\n" + "".join(f"0 x{n}\n" for n in range(20))
     )
     (tmp_path / "test.txt").write_text("1 Well made\n1 fine\n0 dull\n")
-    dataset("set", settings(kind="lines", paths={"train": "train.txt", "test": "test.txt", "val": "test.txt"}))
+    dataset("set", settings(kind="lines", files={"train": "train.txt", "test": "test.txt", "val": "test.txt"}))
     record, examples, aside = made()
     assert aside["train.txt:2"] == DUPLICATE and aside["test.txt:1"] == LEAK
     assert aside["train.txt:4"] == aside["train.txt:5"] == CONTRADICTION
@@ -220,9 +220,9 @@ def test_an_example_is_once_on_one_side_with_one_label(tmp_path: Path) -> None:
     [
         ({"classes": ["0"]}, r"has the label '1', which is none of `classes` \(0\)"),
         ({"classes": ["0", "1", "2"]}, "class '2' has no training example"),
-        ({"paths": {"all": "gone.txt"}}, "cannot read gone.txt"),
-        ({"paths": {"all": "empty.txt"}}, "datasets.set holds no example that can be used"),
-        ({"paths": {"all": "one.txt"}}, "1 classes were found"),
+        ({"files": {"all": "gone.txt"}}, "cannot read gone.txt"),
+        ({"files": {"all": "empty.txt"}}, "datasets.set holds no example that can be used"),
+        ({"files": {"all": "one.txt"}}, "1 classes were found"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, block: dict[str, Any], says: str) -> None:
@@ -230,19 +230,19 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, block: dict[str, Any], 
     (tmp_path / "one.txt").write_text("".join(f"0 text {number}\n" for number in range(60)))
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserError, match=says):
-        dataset("set", settings(**({"kind": "lines", "paths": {"all": "all.txt"}} | block)))
+        dataset("set", settings(**({"kind": "lines", "files": {"all": "all.txt"}} | block)))
     assert not (DATASETS / "set").exists() and not list(DATASETS.glob(".tmp*"))
 
 
 def test_a_side_without_an_example_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("0 a\n1 b\n")
     with pytest.raises(UserError, match="no train examples: give the source more"):
-        dataset("set", settings(kind="lines", paths={"test": "train.txt"}))
+        dataset("set", settings(kind="lines", files={"test": "train.txt"}))
 
 
 def test_the_first_by_digest_are_enough_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_text("".join(f"{number % 2} text {number}\n" for number in range(60)))
-    dataset("set", settings(kind="lines", paths={"all": "all.txt"}, most=5))
+    dataset("set", settings(kind="lines", files={"all": "all.txt"}, most=5))
     record, examples, _ = made()
     assert record["counts"] == {"train": 5, "val": 5, "test": 5}
     assert all(a.digest < b.digest for a, b in pairwise(examples[:5]))
@@ -251,9 +251,9 @@ def test_the_first_by_digest_are_enough_where_that_is_asked_for(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("block", "says"),
     [
-        ({"kind": "table", "paths": {"all": "x.csv"}, "label": "l"}, "name a column of texts"),
-        ({"kind": "table", "paths": {"all": "x.csv"}, "label": "l", "image": "i"}, "size is that of pictures"),
-        ({"kind": "lines", "paths": {"all": "x"}, "classes": ["a", "a"]}, "one is named twice"),
+        ({"kind": "table", "files": {"all": "x.csv"}, "label": "l"}, "name a column of texts"),
+        ({"kind": "table", "files": {"all": "x.csv"}, "label": "l", "image": "i"}, "size is that of pictures"),
+        ({"kind": "lines", "files": {"all": "x"}, "classes": ["a", "a"]}, "one is named twice"),
         ({"kind": "digits", "size": 30}, "multiple of 8"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from picture_api import GEMINI, IMAGEN, Api, picture_api
 
 from models.errors import TryAgain, UserError
-from models.teachers import genai, load_teacher, remote
+from models.teachers import genai, ledger, load_teacher
 from models.teachers.digests import teacher_digest
 from tasks.generate import generate
 from tasks.params import parse_params, parse_yaml
@@ -26,7 +26,7 @@ PIN |= {"calls_per_minute": 1e6, "max_calls": 100, "price_per_call": 0.02, "max_
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """A server, to which the environment leads the client; waits are short."""
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(ledger, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(genai, "TIMEOUT_MS", 1000)
     with picture_api() as running:
         for name, value in {
@@ -77,22 +77,22 @@ def test_a_busy_or_broken_server_is_asked_again(api: Api, tmp_path: Path) -> Non
     made = teacher(tmp_path)(pictures(1), [1])
     np.testing.assert_allclose(made, 1 - pictures(1) / 255, atol=1e-6)
     assert len(api.asked) == 4 and len(api.paid) == 2  # the cut one was worked on too
-    assert teacher(tmp_path).made == 2
+    assert teacher(tmp_path).ledger.made == 2
 
 
 def test_one_that_does_not_answer_in_time_may_have_been_paid(api: Api, tmp_path: Path) -> None:
     api.plan[:] = ["slow", "ok"]
     made = teacher(tmp_path)(pictures(1), [1])
     np.testing.assert_allclose(made, 1 - pictures(1) / 255, atol=1e-6)
-    assert teacher(tmp_path).made == 2
+    assert teacher(tmp_path).ledger.made == 2
 
 
 def test_a_server_that_stays_busy_is_given_up_for_now(api: Api, tmp_path: Path) -> None:
-    api.plan[:] = ["busy"] * remote.ATTEMPTS
-    with pytest.raises(TryAgain, match=f"{IMAGEN} answers 429 .*, {remote.ATTEMPTS} times: run again later") as caught:
+    api.plan[:] = ["busy"] * ledger.ATTEMPTS
+    with pytest.raises(TryAgain, match=f"{IMAGEN} answers 429 .*, {ledger.ATTEMPTS} times: run again later") as caught:
         teacher(tmp_path)(pictures(1), [1])
     assert KEY not in str(caught.value) and "***" in str(caught.value)
-    assert teacher(tmp_path).made == 0
+    assert teacher(tmp_path).ledger.made == 0
     api.plan[:] = ["cut"] * 10
     with pytest.raises(TryAgain, match="a picture that cannot be read .* 3 times"):
         teacher(tmp_path)(pictures(1), [1])
@@ -103,7 +103,7 @@ def test_no_server(api: Api, tmp_path: Path, free_port: int, monkeypatch: pytest
     monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", f"http://127.0.0.1:{free_port}")
     with pytest.raises(TryAgain, match="cannot be reached"):
         teacher(tmp_path)(pictures(1), [1])
-    assert teacher(tmp_path).made == 0
+    assert teacher(tmp_path).ledger.made == 0
 
 
 @pytest.mark.parametrize("model", [IMAGEN, GEMINI])
@@ -132,13 +132,12 @@ def test_the_cap_stops_and_nothing_is_lost(api: Api, tmp_path: Path, cap: dict[s
 def test_a_call_that_was_cut_off_counts_as_made(api: Api, tmp_path: Path) -> None:
     found = teacher(tmp_path)
     found(pictures(1), [1])
-    ledger = found.folder / remote.LEDGER
-    with ledger.open("a") as file:
+    with (found.folder / ledger.LEDGER).open("a") as file:
         file.write('{"key": "x", "what": "called", "at": 1}\n{"key": "y", "wh')
-    assert teacher(tmp_path).made == 2
+    assert teacher(tmp_path).ledger.made == 2
     again = teacher(tmp_path)
     again(pictures(2), [1, 2])
-    assert teacher(tmp_path).made == 3
+    assert teacher(tmp_path).ledger.made == 3
 
 
 def test_calls_keep_to_their_rate(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,13 +146,13 @@ def test_calls_keep_to_their_rate(api: Api, tmp_path: Path, monkeypatch: pytest.
     def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("models.teachers.remote.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("models.teachers.remote.time.sleep", sleep)
+    monkeypatch.setattr("models.teachers.ledger.time.monotonic", lambda: now[0])
     found = teacher(tmp_path, calls_per_minute=30.0)
+    monkeypatch.setattr(found.ledger, "wait", sleep)
     for key in "abc":
-        found._reserve(key)
+        found.ledger.reserve(key)
     now[0] += 100
-    found._reserve("d")
+    found.ledger.reserve("d")
     assert slept == [0.0, 2.0, 4.0, 0.0]
 
 

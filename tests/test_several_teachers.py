@@ -14,7 +14,7 @@ from tiny_onnx import NCHW, affine_bytes, graph_bytes, pinned
 
 from models.batches import to_tensor
 from models.errors import UserError
-from models.feature_distillation import probe_student
+from models.features import probe
 from models.students import build_student, load_student
 from models.teachers import load_teacher
 from models.teachers.digests import teacher_digest
@@ -104,7 +104,7 @@ def test_features_of_a_student_are_those_of_its_modules(tmp_path: Path) -> None:
     block = student_teacher(tmp_path / "big")
     given = torch.rand(2, 3, 64, 64)
     deep, shallow = inner_features(block, ["decoder.0", "decoder.3"])(given)
-    expected = probe_student(load_student(tmp_path / "big"), ["decoder.0", "decoder.3"], given)
+    expected = probe(load_student(tmp_path / "big"), ["decoder.0", "decoder.3"], given, who="student")
     assert torch.equal(deep, expected[0]) and torch.equal(shallow, expected[1])
     with pytest.raises(UserError, match="no module 'relu_2' in the network; near"):
         inner_features(block, ["relu_2"])(given)

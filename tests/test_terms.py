@@ -15,7 +15,8 @@ from models.adversarial import Adversarial, adaptive
 from models.checkpoints import restore_about
 from models.consistency import Consistency, shift
 from models.errors import UserError
-from models.feature_distillation import FEATURE_LOSSES, FeatureDistillation, Link, probe_student
+from models.feature_distillation import FEATURE_LOSSES, FeatureDistillation, Link
+from models.features import probe
 from models.losses import LOSSES
 from models.students import build_student
 from models.terms import Look, Part, Pictures, Term, inner_outputs, share_of_gradient, total
@@ -65,7 +66,7 @@ def test_inner_outputs_are_those_of_the_named_modules() -> None:
     torch.testing.assert_close(found["0"], network[0](x))
     torch.testing.assert_close(found["2"], network(x))
     with pytest.raises(UserError, match="no module 'encodr.conv_stem' in the network; near: encoder.conv_stem"):
-        probe_student(build_student(SMALL, 64), ["encodr.conv_stem"], torch.rand(1, 3, 64, 64))
+        probe(build_student(SMALL, 64), ["encodr.conv_stem"], torch.rand(1, 3, 64, 64), who="student")
 
 
 # Golden: plain re-computations of the papers' formulas.
@@ -124,8 +125,8 @@ def test_features_are_learnt_through_an_adapter(tmp_path: Path, pairs: tuple[np.
         Link(loss=loss, student="decoder.0", teacher="features", weight=1.0)
         for loss in ("fitnets", "attention", "relations")
     ]
-    term = FeatureDistillation(links, lambda x: [teacher(x)] * 3, student, 64)
-    assert [type(one).__name__ for one in term.adapters] == ["Conv2d", "Identity", "Identity"]
+    term = FeatureDistillation(links, lambda x: [teacher(x)] * 3, student, torch.rand(2, 3, 64, 64))
+    assert [type(one.adapter).__name__ for one in term.comparisons] == ["Conv2d", "Identity", "Identity"]
     training = train(tmp_path, pairs, recipe(steps=40), terms=[Pictures({"pixel": 0.01}), term])
     first, last = training.curve[0]["losses"], training.curve[-2]["losses"]
     assert set(first) == {"pixel", "fitnets decoder.0", "attention decoder.0", "relations decoder.0"}

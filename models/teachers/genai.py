@@ -15,7 +15,8 @@ from typing import Any
 
 from models.errors import UserError
 from models.teachers.digests import teacher_digest
-from models.teachers.remote import Busy, Limits, Lost, Refused, RemoteTeacher
+from models.teachers.ledger import Busy, Lost
+from models.teachers.remote import Limits, Refused, RemoteTeacher
 
 TIMEOUT_MS = 120_000
 KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")

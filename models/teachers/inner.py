@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
-from models.feature_distillation import Inner, probe_student
+from models.features import Inner, module_features
 from models.teachers.onnx_model import OnnxTeacher, read_pinned, start
 from models.teachers.student import StudentTeacher
 
@@ -33,12 +33,8 @@ def inner_features(settings: Mapping[str, Any], paths: Sequence[str]) -> Inner:
 
 
 def _of_student(teacher: StudentTeacher, paths: Sequence[str]) -> Inner:
-    network = teacher.student
-
-    def features(pictures: Tensor) -> list[Tensor]:
-        return probe_student(network.to(pictures.device), paths, pictures)
-
-    return features
+    found = module_features(teacher.student, paths)
+    return lambda pictures, *_: found(pictures)  # a strength is the learning student's own
 
 
 def _of_onnx(teacher: OnnxTeacher, settings: Mapping[str, Any], paths: Sequence[str]) -> Inner:
@@ -61,7 +57,7 @@ def _of_onnx(teacher: OnnxTeacher, settings: Mapping[str, Any], paths: Sequence[
     )
     channels_last = teacher.layout == "NHWC"
 
-    def features(pictures: Tensor) -> list[Tensor]:
+    def features(pictures: Tensor, *_: Tensor) -> list[Tensor]:
         values = pictures.detach().cpu().numpy()
         given = session.run(
             wanted, {taken: np.ascontiguousarray(values.transpose(0, 2, 3, 1) if channels_last else values)}

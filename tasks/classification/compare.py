@@ -1,0 +1,40 @@
+"""Evidence of a candidate and of the champion, both classifiers, on the candidate's test examples: tasks/compare.py."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from tasks.classification.evaluate import of_file, read_work
+from tasks.classification.evidence import LabelEvidence
+from tasks.classification.phone import label_evidence
+from tasks.classification.quality import MAJORITY, measure_all
+from tasks.compare import beside_bundle, in_turn
+from tasks.files import read_json, sha256_file
+from tasks.manifest import read_manifest, verify_bundle
+
+
+def compare(
+    folder: Path, champion: Path | None, dataset: str, *, warmup: int, runs: int, target: str
+) -> dict[str, Any]:
+    """Evidence of the classifier in `folder` and of the bundle at `champion`, as JSON.
+
+    Raises a UserError where a bundle is not whole, the evidence is of other pairs, or the champion tells other classes.
+    """
+    mine = verify_bundle(folder / "bundle")
+    found = LabelEvidence.from_json(read_json(folder / "report" / "quality.json").get("evidence") or {})
+    candidate = beside_bundle(found, folder, mine, target)
+    if champion is not None:
+        classes = read_manifest(champion / "manifest.json").classes
+        if classes != mine.classes:
+            raise UserError(
+                f"the champion tells {', '.join(classes)} apart, the candidate {', '.join(mine.classes)}: they cannot be "
+                "compared; give the new one another name"
+            )
+
+    def measure(file: Path) -> LabelEvidence:
+        work = read_work(folder, dataset)
+        answers = measure_all({file.name: of_file(file, "litert")}, work)
+        return replace(label_evidence(answers[file.name], answers[MAJORITY], work), measured_sha256=sha256_file(file))
+
+    return in_turn(folder, champion, candidate, measure, warmup=warmup, runs=runs, gives="logits")

@@ -1,0 +1,75 @@
+"""lineage, of classifiers: the chain dataset -> teacher -> answers -> student -> files -> verdict, checked on disk.
+
+Reads everything of one student; writes data/students/NAME/lineage.json, then tells MLflow (tasks/tracking.py).
+
+The command is that of tasks/lineage.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tasks.classification.examples import open_examples
+from tasks.classification.facts import FACTS
+from tasks.classification.params import Classifier
+from tasks.facts import StageFacts
+from tasks.files import check_sha256, read_json, sha256_file, write_json
+from tasks.lineage import lineage_facts, same
+from tasks.manifest import verify_bundle
+from tasks.params import Params
+from tasks.stage import STUDENTS
+
+
+def lineage(params: Params, name: str, block: Classifier) -> None:
+    """Write lineage.json and log the run; a UserError where something was not made from what lies beside it."""
+    from tasks.tracking import log_run
+
+    folder = STUDENTS / name
+    write_json(folder / "lineage.json", chain(folder, block.dataset))
+    log_run(name, all_facts(params, name, block))
+
+
+def chain(folder: Path, dataset: str) -> dict[str, Any]:
+    """Every link with its digest, after each was compared with the bytes on disk and with the link before."""
+    examples = open_examples(dataset)
+    answers = read_json(folder / "raw" / "answers.json")
+    teacher = read_json(folder / "raw" / "teacher.json")
+    pairs = read_json(folder / "pairs" / "pairs.json")
+    student = read_json(folder / "student" / "student.json")
+    exported = read_json(folder / "exported" / "exported.json")
+    for place, files in (("raw", answers["files"]), ("pairs", pairs["files"])):
+        for file, digest in files.items():
+            check_sha256(folder / place / file, digest, place)
+    check_sha256(folder / "student" / "weights.safetensors", student["weights_sha256"], "student")
+    known = {file["file"]: file["sha256"] for file in exported["files"]}
+    for file, digest in known.items():
+        check_sha256(folder / "exported" / file, digest, "exported")
+    manifest = verify_bundle(folder / "bundle")
+    digests = manifest.digests
+    same("answers", "dataset", answers["dataset"], examples.digest)
+    same("answers", "teacher", answers["teacher"], teacher["digest"])
+    same("pairs", "teacher", pairs["teacher"], teacher["digest"])
+    same("student", "pairs", student["pairs"], pairs["digest"])
+    same("exported", "weights", exported["student"], student["weights_sha256"])
+    same("bundle", "teacher", digests.teacher.digest, teacher["digest"])
+    same("bundle", "pairs", digests.pairs, pairs["digest"])
+    same("bundle", "weights", digests.weights, student["weights_sha256"])
+    for entry in manifest.loaded:
+        same("bundle", f"file {entry.file}", entry.sha256, known.get(entry.file, "none"))
+    return {
+        "student": manifest.name,
+        "dataset": {"name": dataset, "digest": examples.digest},
+        "teacher": {key: teacher[key] for key in ("kind", "name", "version", "digest")},
+        "raw": answers["digest"],
+        "pairs": {"digest": pairs["digest"], "counts": pairs["counts"]},
+        "weights": {"sha256": student["weights_sha256"], "init": student["init"]},
+        "files": known,
+        "benchmark": sha256_file(folder / "benchmark" / "benchmark.json"),
+        "quality": sha256_file(folder / "report" / "quality.json"),
+        "bundle": sha256_file(folder / "bundle" / "manifest.json"),
+        "gate": {"passed": manifest.gate.passed, "reason": manifest.gate.reason},
+    }
+
+
+def all_facts(params: Params, name: str, block: Classifier) -> list[StageFacts]:
+    """The facts of every stage, this one included."""
+    return lineage_facts(params, name, block, FACTS)

@@ -1,0 +1,174 @@
+"""train, of classifiers: a student learns from labels and from the teacher's answers, which were asked for once.
+
+Reads data/datasets/NAME and pairs/ of one student; writes data/students/NAME/student: weights.safetensors,
+student.json, curve.jsonl. Where a loss wants what the teacher holds inside, the teacher runs in every step. Before the
+first step every part of the loss is tried: one that teaches nothing is refused (models/term_check.py). Resume
+checkpoints lie under data/.work/NAME, named by a digest of everything that decides the result.
+
+The command is that of tasks/train.py.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.classification.params import Classifier
+from tasks.classification.taught import LabelPairs, build, load, make_batches, open_pairs
+from tasks.files import read_json
+from tasks.label_losses_params import peers
+from tasks.label_terms import make_label_terms
+from tasks.learning import digests, publish
+from tasks.params import Params
+from tasks.progress import progress
+from tasks.stage import STUDENTS, work_folder
+from tasks.train import own_checkpoint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.classification.batches import LabelBatches
+    from models.classification.validation import Given
+    from models.terms import Term
+    from models.training import Line, Recipe
+
+# Of models/, what decides the result; as in dvc.yaml.
+CODE = (
+    "batches.py",
+    "checkpoints.py",
+    "classification/batches.py",
+    "classification/networks.py",
+    "classification/views.py",
+    "contrastive.py",
+    "feature_distillation.py",
+    "features.py",
+    "label_losses.py",
+    "mutual.py",
+    "processes.py",
+    "terms.py",
+    "training.py",
+)
+
+
+def train(params: Params, name: str, block: Classifier) -> None:
+    """Train one classifier, going on from a checkpoint of the same work if there is one."""
+    folder = STUDENTS / name
+    pairs = open_pairs(folder, block.dataset)
+    student, curve = teach(params, name, block, pairs)
+    record = {
+        "architecture": block.architecture.model_dump(),
+        "classes": pairs.examples.classes,
+        "size": pairs.examples.size,
+        "parameters": sum(parameter.numel() for parameter in student.parameters()),
+        "pairs": pairs.record["digest"],
+        "teacher": pairs.record["teacher"],
+        "init": start_digest(block),
+        "train": block.train.model_dump(),
+        "final": curve[-2]["losses"],
+        "val": {key: value for key, value in curve[-1].items() if key != "step"},
+    }
+    publish(folder / "student", student, record, curve)
+
+
+def start_digest(block: Classifier) -> str:
+    """The sha256 of the weights a student starts from, or "scratch"."""
+    if not block.init:
+        return "scratch"
+    return str(read_json(Path(block.init) / "student.json")["weights_sha256"])
+
+
+def teach(params: Params, name: str, block: Classifier, pairs: LabelPairs) -> "tuple[nn.Module, list[Line]]":
+    """Run the training loop; returns the averaged student and its curve."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    from models.classification.validation import on_labels
+    from models.term_check import check_terms
+    from models.torch_setup import prepare_torch
+    from models.training import begin, resume, run
+
+    prepare_torch(params.train.threads)
+    set_seed(block.train.seed)
+    student = load(Path(block.init)) if block.init else build(block, pairs)
+    batches = make_batches(pairs, block)
+    recipe = make_recipe(params, block)
+    terms = make_terms(block, pairs, student, batches, recipe)
+    checkpoint = own_checkpoint(work_folder(name), "train", work_of(params, block, pairs))
+    if not checkpoint.exists():
+        check_terms(student, terms, batches.parts(batches.batch(0)))
+    training = begin(student, recipe, terms)
+    if resume(training, checkpoint):
+        print(f"train: going on from step {training.step}")
+    rows = pairs.rows("val")
+    teacher = np.asarray(pairs.logits("val")[rows, 0], np.float32)
+    check = on_labels(given_of(pairs, "val"), pairs.split("val").labels[rows], teacher)
+    with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
+
+        def show(training: Any, line: "Line") -> None:
+            advance(batches.batch_size, f"loss {line['loss']:.4f}")
+
+        average = run(training, batches, check, recipe, Accelerator(mixed_precision=recipe.precision), checkpoint, show)
+    return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
+
+
+def work_of(params: Params, block: Classifier, pairs: LabelPairs) -> dict[str, Any]:
+    """Everything that decides the result."""
+    return {
+        "pairs": pairs.record["digest"],
+        "architecture": block.architecture.model_dump(),
+        "teacher": pairs.record["teacher"],
+        "init": start_digest(block),
+        "train": block.train.model_dump(),
+        "shared": params.train.model_dump(exclude={"processes", "threads"}),
+        "code": digests(CODE),
+    }
+
+
+def make_recipe(params: Params, block: Classifier) -> "Recipe":
+    """The student's and the shared settings as the training loop takes them."""
+    from models.training import Recipe
+
+    settings = block.train.model_dump(exclude={"batch_size", "losses", "seed", "milestones"})
+    shared = params.train.model_dump(include={"checkpoint_every", "validate_every", "precision", "compile"})
+    return Recipe(**settings, **shared, milestones=tuple(block.train.milestones))
+
+
+def make_terms(
+    block: Classifier, pairs: LabelPairs, student: "nn.Module", batches: "LabelBatches", recipe: "Recipe"
+) -> "list[Term]":
+    """What the block says a student is taught by; the teacher is loaded only where it is seen in every step."""
+    import torch
+    from models.classification.teachers import load_teacher
+
+    from models.features import module_features
+    from models.training import make_optimizer
+
+    def inside(paths: Any) -> Any:
+        return module_features(load_teacher(block.teacher.model_dump()).network, paths)
+
+    return make_label_terms(
+        block.train.losses,
+        student,
+        example=batches.parts(batches.batch(0)),
+        labels=torch.from_numpy(pairs.split("train").labels),
+        seed=block.train.seed,
+        teacher=inside if block.asks_teacher else None,
+        peer=build(block, pairs) if peers(list(block.train.losses)) else None,
+        optimizer=lambda weights: make_optimizer(weights, recipe),
+    )
+
+
+def given_of(pairs: LabelPairs, split: Any) -> "Given":
+    """What a model is given of the kept rows of a held-out split."""
+    import torch
+
+    from models.batches import to_floats
+
+    rows, inputs = pairs.rows(split), pairs.split(split).inputs
+
+    def pictures(some: slice) -> "tuple[torch.Tensor, ...]":
+        chosen = np.stack([inputs[row] for row in rows[some]])
+        return (to_floats(torch.from_numpy(chosen)),)
+
+    return pictures
