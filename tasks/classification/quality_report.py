@@ -102,7 +102,11 @@ def confusion_rows(quality: Json) -> list[dict[str, Any]]:
         {
             "name": name,
             "cells": [
-                {"count": count, "shade": round(10 + 45 * count / sum(counts)) if count else 0, "right": place == column}
+                {
+                    "count": count,
+                    "shade": round(10 + 45 * count / sum(counts)) if count else 0,
+                    "right": place == column,
+                }
                 for column, count in enumerate(counts)
             ],
         }
