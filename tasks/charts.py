@@ -109,12 +109,16 @@ def draw(plots: Sequence[Plot], curve: Sequence[Line]) -> "Figure":
 
 def curve_svg(name: str, curve: Sequence[Line]) -> str:
     """One of PLOTS as a themed SVG document."""
+    return themed_svg(lambda: draw([PLOTS[name]], curve))
+
+
+def themed_svg(drawn: "Callable[[], Figure]") -> str:
+    """A figure as an SVG document whose text and lines have the colour of the reader's mode."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
     with rc_context(style(INK)):
-        figure = draw([PLOTS[name]], curve)
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        drawn().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().replace(INK, "currentColor")
     end = text.index(">", text.index("<svg")) + 1
     return text[:end] + THEME + text[end:]

@@ -1,10 +1,12 @@
 """What the report tells of the detector: rows for its table, and a chart of scores as a themed SVG. Reads nothing."""
 
-import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.charts import COLOURS, INK, THEME, style
+from tasks.charts import COLOURS, INK, themed_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Json = Mapping[str, Any]
 
@@ -52,26 +54,25 @@ def detector_rows(detector: Json) -> list[dict[str, Any]]:
 
 def scores_svg(detector: Json) -> str:
     """Scores of the test inputs and of each shifted set, a line of dots each, over the two thresholds."""
-    from matplotlib import rc_context
+    return themed_svg(lambda: draw_scores(detector))
+
+
+def draw_scores(detector: Json) -> "Figure":
+    """The chart of `scores_svg`."""
     from matplotlib.figure import Figure
 
     sets = [USUAL, *(one["name"] for one in sorted(detector["sets"], key=lambda one: -one["auroc"]))]
-    buffer = io.StringIO()
-    with rc_context(style(INK)):
-        figure = Figure(figsize=(CHART[0] / 96, CHART[1] / 96), layout="constrained")
-        axes = figure.add_subplot()
-        for place, name in enumerate(reversed(sets)):
-            scores = [max(LOW, score) for score in detector["scores"][name]]
-            colour = COLOURS[0] if name == USUAL else COLOURS[1]
-            axes.plot(scores, [place] * len(scores), "|", color=colour, alpha=0.5, markersize=9, markeredgewidth=1.2)
-        for score, words in ((1.0, "fades"), (detector["passes_at"], "gone")):
-            axes.axvline(score, color=INK, linewidth=1.0, linestyle="--")
-            axes.annotate(words, (score, len(sets) - 0.45), ha="center", fontsize=7.5, annotation_clip=False)
-        axes.set_yticks(range(len(sets)), [WORDS[name][0] for name in reversed(sets)])
-        axes.set(xlabel="score", ylim=(-0.6, len(sets) - 0.5))
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue().replace(INK, "currentColor")
-    end = text.index(">", text.index("<svg")) + 1
-    return text[:end] + THEME + text[end:]
+    figure = Figure(figsize=(CHART[0] / 96, CHART[1] / 96), layout="constrained")
+    axes = figure.add_subplot()
+    for place, name in enumerate(reversed(sets)):
+        scores = [max(LOW, score) for score in detector["scores"][name]]
+        colour = COLOURS[0] if name == USUAL else COLOURS[1]
+        axes.plot(scores, [place] * len(scores), "|", color=colour, alpha=0.5, markersize=9, markeredgewidth=1.2)
+    for score, words in ((1.0, "fades"), (detector["passes_at"], "gone")):
+        axes.axvline(score, color=INK, linewidth=1.0, linestyle="--")
+        axes.annotate(words, (score, len(sets) - 0.45), ha="center", fontsize=7.5, annotation_clip=False)
+    axes.set_yticks(range(len(sets)), [WORDS[name][0] for name in reversed(sets)])
+    axes.set(xlabel="score", ylim=(-0.6, len(sets) - 0.5))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    return figure

@@ -7,7 +7,7 @@ file a phone runs.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,12 @@ def _exported(name: str) -> tuple[Path, dict[str, Any], dict[str, str]]:
     """exported.json: its path, what it says, and each file's name in figures."""
     path = STUDENTS / name / "exported" / "exported.json"
     exported = read_json(path)
-    return path, exported, {file["file"]: _whose(file) for file in exported["files"]}
+    return path, exported, file_names(exported["files"])
+
+
+def file_names(files: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Each model file's name in figures."""
+    return {file["file"]: _whose(file) for file in files}
 
 
 def _whose(file: Mapping[str, Any]) -> str:

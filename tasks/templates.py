@@ -5,11 +5,11 @@ from typing import Any
 
 
 def render(template: Path, **values: Any) -> str:
-    """The page as text, autoescaped; what it includes lies beside it, and a value that it misses is an error."""
+    """The page as text, autoescaped; what it includes lies beside it or here, and a value it misses is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader([template.parent, Path(__file__).parent]),  # the base page is here
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -47,9 +47,26 @@ COMPARED = (
     "pairs.test",
     "train.parameters",
 )
+# Besides those of them that classifiers have too, these of classifiers.
+LABELS_COMPARED = (
+    "quality.accuracy",
+    "quality.accuracy_low",
+    "quality.teacher.accuracy",
+    "quality.majority.accuracy",
+    "quality.agreement",
+    "quality.divergence",
+    "quality.ece",
+    "quality.worst_class",
+    "quality.copied_errors",
+    "quality.corrected_errors",
+    "quality.broken",
+    "to_float.int8.drop",
+    "to_float.int8.drop_high",
+)
 # MLflow's pages print every parameter of a run above each of its pictures: more than these would hide the picture.
 PARAMS = ("train.architecture.encoder", "train.train.steps")
 CURVES = ("loss", "val_l1", "val_explained_effect")
+LABEL_CURVES = ("val_accuracy", "val_agreement", "val_divergence")
 
 
 def log_run(student: str, facts: Sequence[StageFacts], *, failed: str = "", reason: str = "") -> str:
@@ -147,9 +164,12 @@ def _log_summary(client: "Client", parent: str, student: str, facts: Sequence[St
     settings = {f"{fact.stage}.{key}": value for fact in facts for key, value in flat_params(fact.params).items()}
     params = {key: settings[key] for key in PARAMS if key in settings}
     found = {key: value for fact in facts for key, value in numbers(fact.figures).items()}
-    figures = {key: found[key] for key in COMPARED if key in found}
+    figures = {key: found[key] for key in (*COMPARED, *LABELS_COMPARED) if key in found}
     lines = [(fact.stage, line) for fact in facts for line in fact.curve]
-    curve = [_named(stage, {key: line[key] for key in ("step", *CURVES) if key in line}) for stage, line in lines]
+    curve = [
+        _named(stage, {key: line[key] for key in ("step", *CURVES, *LABEL_CURVES) if key in line})
+        for stage, line in lines
+    ]
     log_values(client, parent, figures, params, curve)
     inputs = {key: digest for fact in facts for key, digest in fact.made_from.items()}
     log_inputs(client, parent, {key: inputs[key] for key in OUTER if key in inputs})

@@ -53,11 +53,11 @@ def digits(labelled: bool = True, count: int = 360) -> tuple[Work, dict[str, Cal
 
 
 def results(
-    inputs: Any, labels: np.ndarray, classes: list[str], labelled: bool = True
+    inputs: Any, labels: np.ndarray, classes: list[str], labelled: bool = True, noise: float = 1.6
 ) -> tuple[Work, dict[str, Callable[[Any], np.ndarray]]]:
     """Work and models over these inputs."""
     count = len(classes)
-    teacher = scores(labels, count, 6.0, 1.6, 0)
+    teacher = scores(labels, count, 6.0, noise, 0)
     student = (0.7 * teacher + scores(labels, count, 1.5, 1.1, 1)).astype(np.float32)
     rough = (student + np.random.default_rng(2).normal(0, 0.15, student.shape)).astype(np.float32)
     given = {"torch": student, **{one["file"]: rough if one["precision"] == "int8" else student for one in FILES}}
@@ -84,3 +84,37 @@ def looked_up(logits: np.ndarray) -> Callable[[Any], np.ndarray]:
         return logits[at - len(inputs) : at]
 
     return model
+
+
+def told(work: Work, models: dict[str, Callable[[Any], np.ndarray]], *, size: int | None, name: str = "digits") -> Any:
+    """All that a report tells of these results."""
+    from tasks.classification.phone import student_evidence
+    from tasks.classification.quality import measure_all, summarise
+    from tasks.classification.report import Told
+
+    found = measure_all(models, work)
+    quality = summarise(found, work, student_evidence(work, found).to_json())
+    curve: list[dict[str, Any]] = []
+    for step in range(10, 401, 10):
+        parts = {"kd": 2.0 * step**-0.4, "labels": 1.4 * step**-0.4}
+        curve.append({"step": step, "loss": sum(parts.values()), "losses": parts})
+        if step % 100 == 0:
+            curve.append({"step": step, "val_accuracy": 0.95 - 10 / step, "val_agreement": 0.96 - 9 / step})
+    return Told(
+        name=name,
+        quality=quality,
+        benchmark=work.benchmark,
+        exported={"files": list(work.files), "student": "c" * 64},
+        student={"parameters": 77_450, "weights_sha256": "c" * 64, "init": "scratch", "train": {"steps": 400}},
+        pairs={
+            **work.pairs,
+            "teacher_name": "ensemble of <2> networks",
+            "teacher_version": 1,
+            "dataset": name,
+            "dataset_digest": "d" * 64,
+            "counts": {"train": 1077, "val": 360, "test": len(work.inputs)},
+            "size": size,
+        },
+        curve=curve,
+        inputs={one["row"]: work.inputs[one["row"]] for one in quality["worst"]},
+    )
