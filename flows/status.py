@@ -11,11 +11,10 @@ from models.errors import UserError
 from tasks.audit import StudentState
 from tasks.bumps import Base, Finding, look
 from tasks.mlflow_client import connected, is_configured, or_none
-from tasks.params import Params, load_params
+from tasks.params import AnyStudent, Params, load_params
 from tasks.pipeline import stages_of, stale_stages
 from tasks.registry import STUDENT, Version, version
 from tasks.stage import STUDENTS
-from tasks.student_params import Student
 
 
 def report(only: str) -> Iterator[str]:
@@ -32,7 +31,7 @@ def report(only: str) -> Iterator[str]:
             yield f"  {what:<11}{told}"
 
 
-def _pinned(params: Params, name: str, block: Student) -> Iterator[tuple[str, str]]:
+def _pinned(params: Params, name: str, block: AnyStudent) -> Iterator[tuple[str, str]]:
     teacher = block.teacher
     told = f"{teacher.name} version {teacher.version} ({teacher.kind})"
     with suppress(UserError):  # no git repository, or nothing committed

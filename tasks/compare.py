@@ -186,14 +186,14 @@ def write_comparison(student: str, champion: Path | None, out: Path) -> None:
     """Compare a student of params.yaml with the champion's bundle and write `out`, whole or not at all."""
     params = load_params()
     block = params.block(student)
-    folder, settings = STUDENTS / student, params.benchmark
-    turns = {"warmup": settings.warmup, "runs": settings.runs, "target": block.gate.target}
+    folder, target = STUDENTS / student, block.gate.target
+    warmup, runs = params.benchmark.warmup, params.benchmark.runs
     if isinstance(block, Student):
-        found = compare(folder, champion, **turns)
+        found = compare(folder, champion, warmup=warmup, runs=runs, target=target)
     else:
         from tasks.classification.compare import compare as compare_labels
 
-        found = compare_labels(folder, champion, block.dataset, **turns)
+        found = compare_labels(folder, champion, block.dataset, warmup=warmup, runs=runs, target=target)
     write_json(out, found)
     print(f"compare: {out}", file=sys.stderr)
 

@@ -140,10 +140,10 @@ def student_main(name: str, body: Callable[[Params, str, Student], None]) -> Non
     def work() -> None:
         params = load_params()
         block = params.block(student)
-        _run(
-            name,
-            student,
-            lambda: (body if isinstance(block, Student) else stage_of(block.task, name))(params, student, block),
-        )
+        if isinstance(block, Student):
+            _run(name, student, lambda: body(params, student, block))
+        else:
+            other = stage_of(block.task, name)
+            _run(name, student, lambda: other(params, student, block))
 
     guarded(name, work, student)

@@ -205,4 +205,5 @@ Teacher = Annotated[
 TAGS = {
     *("painter", "onnx", "diffusers", "genai", "stylegan2", "student", "several"),
     *("direction", "text-optimisation", "text-direction"),
+    *("network", "transformers"),
 }

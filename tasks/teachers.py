@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from models.errors import UserError
 from models.teachers.digests import teacher_digest
 from tasks.audit import LogRecord
+from tasks.classification.network_params import ImageTeacher, TextTeacher
 from tasks.mlflow_client import unless_there
 from tasks.params import NAME
 from tasks.registry import ALL_VERSIONS, PRODUCTION, TEACHER, Version, append, last_records, record, search_models
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tasks.mlflow_client import Client
 
 Pin = dict[str, Any]  # a `teacher:` block of params.yaml
-_SCHEMA: TypeAdapter[Any] = TypeAdapter(Teacher)
+_SCHEMA: TypeAdapter[Any] = TypeAdapter(Teacher | ImageTeacher | TextTeacher)
 
 
 def read_pin(raw: Any, where: str) -> Pin:

@@ -194,7 +194,7 @@ def test_generating_goes_on_where_it_was_stopped(here: Path, repository: Path, m
 class Broken:
     """A teacher that says nothing of use."""
 
-    digest = "b" * 64
+    digest, classes, labels = "b" * 64, 10, ()
 
     def __init__(self, answers: Any) -> None:
         self.answers = answers

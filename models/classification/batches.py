@@ -68,6 +68,10 @@ class LabelBatches:
         """The batch that `raw` is the bytes of."""
         return raw
 
+    def parts(self, batch: tuple[Tensor, ...]) -> Batch:
+        """Which tensor is what."""
+        raise NotImplementedError
+
     def about(self, rest: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """What terms may ask for, of the tensors behind the logits."""
         return dict(zip(("labels", "rows", "pooled"), rest, strict=False))

@@ -59,6 +59,9 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     return told | {key: part.get(key) for key in ("weight", "region")}
 
 
+# What only teachers of classifiers are, or say (models/classification/digests.py).
+LABEL_KINDS, LABEL_KEYS = ("network", "transformers"), ("mean_of", "max_tokens")
+
 IDENTITY: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "painter": _painter,
     "onnx": _onnx,
@@ -72,6 +75,10 @@ IDENTITY: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 
 def teacher_digest(settings: Mapping[str, Any]) -> str:
     """Hex sha256 of everything that decides the output of the teacher a `teacher:` block of params.yaml describes."""
+    if settings["kind"] in LABEL_KINDS or any(key in settings for key in LABEL_KEYS):
+        from models.classification.digests import teacher_digest as label_teacher_digest
+
+        return label_teacher_digest(settings)
     kind = settings["kind"]
     identity = {"kind": kind, "code": CODE_VERSIONS[kind], **IDENTITY[kind](settings)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -91,6 +91,8 @@ PLACES: dict[str, Callable[[Mapping[str, Any]], list[Place]]] = {
     "diffusers": _diffusers,
     "stylegan2": _stylegan2,
     "student": _onnx,  # a folder at `path`
+    "network": _onnx,  # of classifiers
+    "transformers": _onnx,
     "several": _several,
 }
 

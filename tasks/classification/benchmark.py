@@ -7,9 +7,10 @@ classifiers they are told as not measured.
 from typing import Any
 
 from models.errors import UserError
-from tasks.benchmark import add, machine, show
+from tasks.benchmark import add, show
 from tasks.classification.params import Classifier
 from tasks.files import check_sha256, read_json, replacing_folder, write_json
+from tasks.machine_state import machine
 from tasks.params import Params
 from tasks.stage import STUDENTS
 from tasks.target import LOCAL, Job

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from tasks.bundle import CARD, MIB, read_model
+from tasks.bundle import CARD, read_model
 from tasks.classification.evidence import LabelEvidence
 from tasks.classification.params import Classifier
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
@@ -31,7 +31,7 @@ from tasks.manifest import (
     verify_bundle,
 )
 from tasks.params import Params
-from tasks.phone import on_target
+from tasks.phone import MIB, on_target
 from tasks.records import read_made
 from tasks.stage import STUDENTS
 from tasks.target import fastest_files, judged_file, without_addresses

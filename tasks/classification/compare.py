@@ -28,8 +28,8 @@ def compare(
         classes = read_manifest(champion / "manifest.json").classes
         if classes != mine.classes:
             raise UserError(
-                f"the champion tells {', '.join(classes)} apart, the candidate {', '.join(mine.classes)}: they cannot be "
-                "compared; give the new one another name"
+                f"the champion tells {', '.join(classes)} apart, the candidate {', '.join(mine.classes)}: they cannot "
+                "be compared; give the new one another name"
             )
 
     def measure(file: Path) -> LabelEvidence:

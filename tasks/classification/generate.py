@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from models.classification.views import Viewer, Views
 from models.errors import UserError
+from models.teachers.pinned import without_places
 from tasks.arrays import ArrayFile
 from tasks.classification.examples import Examples, ExampleSet, open_examples
 from tasks.classification.params import Classifier
@@ -36,6 +37,7 @@ MIB = 2**20
 
 def generate(params: Params, name: str, block: Classifier) -> None:
     """Make data/students/NAME/raw, going on from what an earlier run left."""
+    from models.classification.networks import check_classes
     from models.classification.teachers import load_teacher
 
     examples = open_examples(block.dataset)
@@ -44,6 +46,7 @@ def generate(params: Params, name: str, block: Classifier) -> None:
             f"students.{name}: {block.task} takes {block.takes}, and dataset {block.dataset} is of {examples.kind}"
         )
     teacher = load_teacher(block.teacher.model_dump())
+    check_classes(teacher.labels, teacher.classes, examples.classes, f"teacher {block.teacher.name}")
     check_budget(name, examples, block)
     about = {
         "format": FORMAT,
@@ -68,7 +71,7 @@ def generate(params: Params, name: str, block: Classifier) -> None:
                 advance(len(rows) * views_of(viewers[split]))
     with replacing_folder(STUDENTS / name / "raw") as raw:
         files = {file: sha256_file(raw / file) for split in SPLITS for file in join(folder, raw, split)}
-        write_json(raw / "teacher.json", block.teacher.model_dump() | {"digest": teacher.digest})
+        write_json(raw / "teacher.json", without_places(block.teacher.model_dump()) | {"digest": teacher.digest})
         record = about | {"classes": examples.classes, "files": files}
         write_json(raw / "answers.json", record | {"digest": sha256_json(record)})
     shutil.rmtree(folder)

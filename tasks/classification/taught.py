@@ -37,7 +37,10 @@ class LabelPairs:
 
     def logits(self, split: SplitName) -> npt.NDArray[np.float32]:
         """The teacher's, (N,V,C), of all examples, memory-mapped."""
-        return np.load(self.folder / f"{split}.logits.npy", mmap_mode="r", allow_pickle=False)
+        logits: npt.NDArray[np.float32] = np.load(
+            self.folder / f"{split}.logits.npy", mmap_mode="r", allow_pickle=False
+        )
+        return logits
 
     def pooled(self, split: SplitName) -> npt.NDArray[Any] | None:
         """What the teacher holds before its last layer, (N,V,D), where it was kept."""

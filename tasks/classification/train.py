@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.errors import UserError
 from tasks.classification.params import Classifier
 from tasks.classification.taught import LabelPairs, build, make_batches, open_pairs
 from tasks.files import read_json
@@ -37,8 +38,15 @@ CODE = (
     "batches.py",
     "checkpoints.py",
     "classification/batches.py",
+    "classification/classifier.py",
+    "classification/convolutional.py",
     "classification/networks.py",
+    "classification/residual.py",
+    "classification/timm_network.py",
+    "classification/tokens.py",
+    "classification/transformer.py",
     "classification/views.py",
+    "compression.py",
     "contrastive.py",
     "feature_distillation.py",
     "features.py",
@@ -142,13 +150,16 @@ def make_terms(
 ) -> "list[Term]":
     """What the block says a student is taught by; the teacher is loaded only where it is seen in every step."""
     import torch
-    from models.classification.teachers import load_teacher
 
+    from models.classification.teachers import load_teacher
     from models.features import module_features
     from models.training import make_optimizer
 
     def inside(paths: Any) -> Any:
-        return module_features(load_teacher(block.teacher.model_dump()).network, paths)
+        network = load_teacher(block.teacher.model_dump()).network
+        if network is None:
+            raise UserError(f"train.losses: {paths[0]!r} is wanted of the teacher, which shows none of its inside")
+        return module_features(network, paths)
 
     return make_label_terms(
         block.train.losses,

@@ -53,7 +53,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 def digits() -> tuple[Arrays, dict[str, Any]]:
     """The dataset's arrays by file name, and its dataset.json; made beside and left nowhere."""
-    settings = DigitsDataset(kind="digits", size=SIZE, split=Shares(val=0.15, test=0.2), seed=0)
+    settings = DigitsDataset(kind="digits", source="scikit-learn", size=SIZE, split=Shares(val=0.15, test=0.2), seed=0)
     with TemporaryDirectory() as folder, chdir(folder):
         dataset("digits", settings)
         files = (DATASETS / "digits").glob("*.npy")
