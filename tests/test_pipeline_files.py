@@ -9,8 +9,9 @@ import yaml
 
 from models.students import build_student
 from tasks.params import load_params
-from tasks.pipeline import SHARED, STAGES
+from tasks.pipeline import DATASET, LABEL_STAGES, LABELS, SHARED, STAGES
 
+OF_LABELS = (DATASET, *(f"{stage}{LABELS}" for stage in LABEL_STAGES if stage != DATASET))
 LAYOUT = {
     "ingest": "data/inputs",
     "exportability": "data/students/NAME/exportability",
@@ -36,6 +37,18 @@ def stages(repository: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def label_stages(stages: dict[str, Any]) -> dict[str, Any]:
+    """Stage of a classifier -> its body in dvc.yaml."""
+    return {name.removesuffix(LABELS): body for name, body in stages.items() if name in OF_LABELS}
+
+
+@pytest.fixture(scope="module")
+def picture_stages(stages: dict[str, Any]) -> dict[str, Any]:
+    """Stage of a student of pictures -> its body in dvc.yaml."""
+    return {name: body for name, body in stages.items() if name not in OF_LABELS}
+
+
+@pytest.fixture(scope="module")
 def raw_params(repository: Path) -> Any:
     return yaml.safe_load((repository / "params.yaml").read_text())
 
@@ -50,17 +63,60 @@ def filled(text: str, raw_params: Any, student: str) -> str:
 
 
 def test_the_stages_are_the_ones_the_flow_runs(stages: dict[str, Any]) -> None:
-    assert tuple(stages) == STAGES
+    assert tuple(stages) == (*STAGES, *OF_LABELS)
 
 
 def test_stages_are_templated_over_the_students(repository: Path) -> None:
     raw = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+    over = {**dict.fromkeys(SHARED), DATASET: "${datasets}", **dict.fromkeys(OF_LABELS[1:], "${classifiers}")}
     for name, entry in raw.items():
-        assert entry.get("foreach") == (None if name in SHARED else "${students}")
+        assert entry.get("foreach") == over.get(name, "${students}")
+
+
+@pytest.mark.parametrize("stage", LABEL_STAGES)
+def test_a_classifiers_command_is_that_of_the_same_stage(label_stages: dict[str, Any], stage: str) -> None:
+    option = "--name" if stage == DATASET else "--student"
+    assert label_stages[stage]["cmd"] == f"python -m tasks.{stage} {option} ${{key}}"
+    package = "tasks" if stage == DATASET else "tasks.classification"
+    assert find_spec(f"{package}.{stage}") is not None
+    assert f"{package.replace('.', '/')}/{stage}.py" in label_stages[stage]["deps"]
+    assert [out.replace("${key}", "NAME") for out in label_stages[stage]["outs"]] == [
+        "data/datasets/NAME" if stage == DATASET else LAYOUT[stage]
+    ]
+
+
+def test_what_a_classifiers_stages_need_is_there(
+    repository: Path, label_stages: dict[str, Any], raw_params: Any
+) -> None:
+    for name, block in raw_params["classifiers"].items():
+        source = raw_params["datasets"][block["dataset"]]["source"]
+        made: set[str] = set()
+        for stage, entry in label_stages.items():
+            key = block["dataset"] if stage == DATASET else name
+            words = {"${key}": key, "${item.dataset}": block["dataset"], "${item.source}": source}
+
+            def filled_in(text: str, words: dict[str, str] = words) -> str:
+                for word, value in words.items():
+                    text = text.replace(word, value)
+                return text
+
+            for dependency in map(filled_in, entry["deps"]):
+                assert dependency in made or (repository / dependency).exists(), f"{stage} needs {dependency}"
+            made |= {filled_in(out) for out in entry["outs"]}
+            for parameter in map(filled_in, entry.get("params", [])):
+                value = raw_params
+                for part in parameter.split("."):
+                    assert part in value, f"{stage}: {parameter}"
+                    value = value[part]
+    keys = {parameter for entry in label_stages.values() for parameter in entry.get("params", [])}
+    for block in raw_params["classifiers"].values():
+        for key in block.keys() - {"approval", "dataset"}:
+            assert f"classifiers.${{key}}.{key}" in keys, key
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_command_is_the_module_of_the_same_name(stages: dict[str, Any], stage: str) -> None:
+def test_the_command_is_the_module_of_the_same_name(picture_stages: dict[str, Any], stage: str) -> None:
+    stages = picture_stages
     module = f"python -m tasks.{stage}"
     assert stages[stage]["cmd"] == (module if stage in SHARED else f"{module} --student ${{key}}")
     assert find_spec(f"tasks.{stage}") is not None
@@ -68,25 +124,26 @@ def test_the_command_is_the_module_of_the_same_name(stages: dict[str, Any], stag
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_outputs_follow_the_layout(stages: dict[str, Any], stage: str) -> None:
+def test_outputs_follow_the_layout(picture_stages: dict[str, Any], stage: str) -> None:
+    stages = picture_stages
     assert [out.replace("${key}", "NAME") for out in stages[stage]["outs"]] == [LAYOUT[stage]]
 
 
 def test_every_dependency_exists_or_is_made_by_an_earlier_stage(
-    repository: Path, stages: dict[str, Any], raw_params: Any
+    repository: Path, picture_stages: dict[str, Any], raw_params: Any
 ) -> None:
     for student in raw_params["students"]:
         made: set[str] = set()
-        for name, entry in stages.items():
+        for name, entry in picture_stages.items():
             for dependency in entry["deps"]:
                 path = filled(dependency, raw_params, student)
                 assert path in made or (repository / path).exists(), f"{name} needs {path}"
             made |= {filled(out, raw_params, student) for out in entry["outs"]}
 
 
-def test_every_parameter_exists(stages: dict[str, Any], raw_params: Any) -> None:
+def test_every_parameter_exists(picture_stages: dict[str, Any], raw_params: Any) -> None:
     for student in raw_params["students"]:
-        for name, entry in stages.items():
+        for name, entry in picture_stages.items():
             for key in entry.get("params", []):
                 value = raw_params
                 for part in filled(key, raw_params, student).split("."):
