@@ -15,7 +15,7 @@ import numpy as np
 from tasks.classification.params import Classifier
 from tasks.classification.phone import student_evidence
 from tasks.classification.quality import Model, Work, measure_all, summarise, taught_labels
-from tasks.classification.taught import LabelPairs, load, open_pairs
+from tasks.classification.taught import LabelPairs, open_pairs
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params
 from tasks.quality import TORCH
@@ -75,7 +75,9 @@ def work_of(pairs: LabelPairs, record: dict[str, Any], files: Sequence[Any], ben
 
 def open_models(folder: Path, work: Work) -> dict[str, Model]:
     """Every contestant by name: the torch student and each file."""
-    models: dict[str, Model] = {TORCH: of_torch(load(folder / "student"))}
+    from models.classification.networks import load_network
+
+    models: dict[str, Model] = {TORCH: of_torch(load_network(folder / "student"))}
     for record in work.files:
         models[record["file"]] = of_file(folder / "exported" / record["file"], record["runtime"])
     return models
@@ -115,6 +117,6 @@ def write_page(report: Path, name: str, folder: Path, quality: Any, work: Work) 
         student=read_json(folder / "student" / "student.json"),
         pairs=work.pairs,
         curve=read_jsonl(folder / "student" / "curve.jsonl"),
-        inputs=work.inputs,
+        inputs={one["row"]: work.inputs[one["row"]] for one in quality["worst"]},
     )
     write_report(report, told)

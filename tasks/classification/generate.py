@@ -138,7 +138,9 @@ def join(folder: Path, raw: Path, split: str) -> list[str]:
         for what, values in rows.items():
             file = f"{split}.{what}.npy"
             for value in values:
-                made.setdefault(file, ArrayFile(raw / file, value.shape, value.dtype)).append(value)
+                if file not in made:
+                    made[file] = ArrayFile(raw / file, value.shape, value.dtype)
+                made[file].append(value)
     for one in made.values():
         one.close()
     return sorted(made)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from models.errors import UserError
 from models.spread import spread
 from tasks.classification.params import Classifier
-from tasks.classification.taught import LabelPairs, load, open_pairs
+from tasks.classification.taught import LabelPairs, open_pairs
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
 from tasks.params import Params
 from tasks.quantise import LAYOUTS, SUFFIXES
@@ -31,6 +31,7 @@ Function = Callable[[Images], Images]  # (1,S,S,3) in [0,1] -> logits (1,C)
 
 def quantise(params: Params, name: str, block: Classifier) -> None:
     """Make data/students/NAME/exported."""
+    from models.classification.networks import load_network
     from models.torch_setup import prepare_torch
 
     prepare_torch(params.train.threads)
@@ -41,7 +42,7 @@ def quantise(params: Params, name: str, block: Classifier) -> None:
         raise UserError(f"{folder}/student was trained on other pairs than {folder}/pairs: run dvc repro")
     samples = evenly(pairs, "train", settings.calibration_samples)
     checks = evenly(pairs, "val", settings.parity_samples)
-    student = load(folder / "student")
+    student = load_network(folder / "student")
     expected = [torch_function(student)(one) for one in checks]
     lines = []
     with replacing_folder(folder / "exported") as exported:

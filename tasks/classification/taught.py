@@ -87,15 +87,3 @@ def build(block: Classifier, pairs: LabelPairs) -> "nn.Module":
     from models.classification.networks import build as build_network
 
     return build_network(block.architecture.model_dump(), len(pairs.examples.classes))
-
-
-def load(folder: Path) -> "nn.Module":
-    """The trained student of a student folder, in eval mode; its weights' sha256 is checked first."""
-    from models.classification.networks import build as build_network
-    from safetensors.torch import load_file
-
-    record = read_json(folder / "student.json")
-    check_sha256(folder / "weights.safetensors", record["weights_sha256"], "student (train again)")
-    student = build_network(record["architecture"], len(record["classes"]))
-    student.load_state_dict(load_file(folder / "weights.safetensors"))
-    return student.eval()

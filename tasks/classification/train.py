@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.classification.params import Classifier
-from tasks.classification.taught import LabelPairs, build, load, make_batches, open_pairs
+from tasks.classification.taught import LabelPairs, build, make_batches, open_pairs
 from tasks.files import read_json
 from tasks.label_losses_params import peers
 from tasks.label_terms import make_label_terms
@@ -52,11 +52,13 @@ CODE = (
 
 def train(params: Params, name: str, block: Classifier) -> None:
     """Train one classifier, going on from a checkpoint of the same work if there is one."""
+    from models.classification.networks import described
+
     folder = STUDENTS / name
     pairs = open_pairs(folder, block.dataset)
     student, curve = teach(params, name, block, pairs)
     record = {
-        "architecture": block.architecture.model_dump(),
+        "architecture": described(student, block.architecture.model_dump()),
         "classes": pairs.examples.classes,
         "size": pairs.examples.size,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
@@ -83,6 +85,7 @@ def teach(params: Params, name: str, block: Classifier, pairs: LabelPairs) -> "t
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
+    from models.classification.networks import load_network
     from models.classification.validation import on_labels
     from models.term_check import check_terms
     from models.torch_setup import prepare_torch
@@ -90,7 +93,7 @@ def teach(params: Params, name: str, block: Classifier, pairs: LabelPairs) -> "t
 
     prepare_torch(params.train.threads)
     set_seed(block.train.seed)
-    student = load(Path(block.init)) if block.init else build(block, pairs)
+    student = load_network(Path(block.init)) if block.init else build(block, pairs)
     batches = make_batches(pairs, block)
     recipe = make_recipe(params, block)
     terms = make_terms(block, pairs, student, batches, recipe)
