@@ -70,6 +70,7 @@ def make_repository(root: Path, source: Path) -> Path:
     params["students"][STUDENT]["train"]["replay"]["pairs"] = "start"
     params["profiles"]["small"] |= {"init": "start"}
     params["benchmark"] |= {"warmup": 1, "runs": 3, "frames": 0}
+    params |= {"classifiers": {}, "datasets": {}}
     (toy / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copy(__file__, toy / "toy_pipeline.py")
     from tiny_litert import affine_bytes
