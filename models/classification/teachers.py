@@ -24,7 +24,7 @@ from models.batches import to_tensor
 from models.classification.digests import places, teacher_digest
 from models.classification.networks import build, classes_of, load_network, load_weights
 from models.classification.tokens import Tokens, filled, load_tokens
-from models.classification.transformer import TextClassifier, load_folder
+from models.classification.transformer import TextClassifier, check_tokens, load_folder
 from models.errors import UserError
 
 Floats = npt.NDArray[np.float32]
@@ -83,16 +83,7 @@ class TextTeacher:
     def __init__(self, network: TextClassifier, tokens: Tokens, name: str, digest: str) -> None:
         self.network, self.tokens, self.name, self.digest = network.eval(), tokens, name, digest
         self.classes, self.labels = int(network.model.num_labels), network.labels()  # type: ignore[arg-type]
-        if tokens.max_tokens > network.longest():
-            raise UserError(
-                f"teacher {name}: max_tokens is {tokens.max_tokens}, and it takes {network.longest()}: lower it"
-            )
-        known = network.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        if tokens.vocabulary > known:
-            raise UserError(
-                f"teacher {name}: its tokeniser has {tokens.vocabulary} tokens, and its network knows {known}: they "
-                "are of two models; take the tokenizer.json that belongs to the weights"
-            )
+        check_tokens(network, tokens, f"teacher {name}")
 
     def __call__(self, inputs: Sequence[str]) -> Floats:
         """B texts -> (B,C)."""

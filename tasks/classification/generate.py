@@ -48,6 +48,7 @@ def generate(params: Params, name: str, block: Classifier) -> None:
     teacher = load_teacher(block.teacher.model_dump())
     check_classes(teacher.labels, teacher.classes, examples.classes, f"teacher {block.teacher.name}")
     check_budget(name, examples, block)
+    check_lengths(teacher, examples)
     about = {
         "format": FORMAT,
         "teacher": teacher.digest,
@@ -101,6 +102,15 @@ def check_budget(name: str, examples: ExampleSet, block: Classifier) -> None:
             f"classifiers.{name}: the teacher's logits take {needed:.0f} MiB, and pairs.max_mib is "
             f"{block.pairs.max_mib:g}: ask for fewer views, or raise it"
         )
+
+
+def check_lengths(teacher: Any, examples: ExampleSet) -> None:
+    """Refuse texts of any split that are longer than the teacher takes, all of them in one line."""
+    if examples.kind == "texts":
+        texts = [text for split in SPLITS for text in examples.splits[split].inputs]
+        for one in getattr(teacher, "teachers", [teacher]):
+            if one.tokens is not None:
+                one.tokens.check_lengths(texts, f"teacher {one.name}")
 
 
 def answer(teacher: Any, shown: Any, rows: npt.NDArray[np.int64], classes: int, pooled: bool, path: Path) -> None:
