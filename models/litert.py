@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.controls import Blended, Controlled, blend
+from models.onnx_export import example_row
 from models.silence import silence
 
 SIX = 6.0  # where ReLU6 saturates
@@ -85,8 +86,8 @@ def classifier_to_litert(student: nn.Module, size: int) -> bytes:
 
 def text_classifier_to_litert(student: nn.Module, max_tokens: int) -> bytes:
     """The float32 flatbuffer of a classifier of texts: `ids` and `mask` (1,max_tokens) int32 -> logits (1,C)."""
-    row = torch.ones(1, max_tokens, dtype=torch.int32)
-    return converted(copy.deepcopy(student).eval(), ids=row, mask=row)
+    ids, mask = (one.int() for one in example_row(max_tokens))
+    return converted(copy.deepcopy(student).eval(), ids=ids, mask=mask)
 
 
 def converted(module: nn.Module, *inputs: Tensor, **named: Tensor) -> bytes:

@@ -169,7 +169,7 @@ def to_litert_w8(content: bytes) -> bytes:
 
 
 def to_litert_fp16(content: bytes, kinds: Collection[str] = CONVOLUTIONS) -> bytes:
-    """float16 weights of these kinds of operators, float32 arithmetic (a GPU delegate may use float16): half the size."""
+    """float16 weights of these kinds of operators, float32 arithmetic (a GPU delegate may use float16): half of it."""
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
     recipe = recipe_manager.RecipeManager()

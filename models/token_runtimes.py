@@ -1,8 +1,8 @@
 """Open a text classifier's file on LiteRT or ONNX Runtime: token ids and a mask go in, logits come out.
 
-An opened model is a callable on (ids, mask), both (1,L) integers, the mask 1 where there is a token. A LiteRT file takes
-rows of one length, and shorter ones are filled up to it; an ONNX file takes any up to the one its metadata says. The
-steps of a call are those of models/runtimes.py.
+An opened model is a callable on (ids, mask), both (1,L) integers, the mask 1 where there is a token. A LiteRT file
+takes rows of one length, and shorter ones are filled up to it; an ONNX file takes any up to the one its metadata says.
+The steps of a call are those of models/runtimes.py.
 """
 
 from pathlib import Path

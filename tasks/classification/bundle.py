@@ -1,7 +1,8 @@
 """bundle, of classifiers: the folder an app ships: model files, manifest.json and a model card.
 
-A text classifier's tokeniser is shipped beside its files. Reads, of one student, pairs/, student/, exported/, benchmark/ and report/; refuses what does not belong together. A
-student that does not pass the gate is bundled too; its manifest says so.
+A text classifier's tokeniser is shipped beside its files. Reads, of one student, pairs/, student/, exported/,
+benchmark/ and report/; refuses what does not belong together. A student that does not pass the gate is bundled too; its
+manifest says so.
 
 The command is that of tasks/bundle.py.
 """

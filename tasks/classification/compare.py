@@ -43,6 +43,6 @@ def compare(
 
 
 def bundle_takes(bundle: Path) -> Taken:
-    """What the files of a bundle take; texts by its own tokeniser, those that are too long for it cut, as an app has to."""
+    """What the files of a bundle take: texts by its own tokeniser, cut where they are too long, as an app does."""
     tokenizer = read_manifest(bundle / "manifest.json").tokenizer
     return texts_of(bundle, tokenizer.model_dump() | {"truncate": True}, "bundle") if tokenizer else Pictures()

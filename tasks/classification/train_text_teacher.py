@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.errors import UserError
+from models.silence import silence
 from tasks.classification.examples import ExampleSet, open_examples
 from tasks.classification.taken import Texts
 from tasks.files import replacing_folder
@@ -66,7 +67,7 @@ def make_teacher(dataset: str, folder: Path, recipe: Recipe) -> dict[str, float]
     )
     network = train(examples, tokens, recipe)
     figures = {split: accuracy(network, tokens, examples, split) for split in ("train", "val", "test")}
-    with replacing_folder(folder) as made:
+    with replacing_folder(folder) as made, silence():
         network.model.save_pretrained(made)  # type: ignore[operator]
         tokens.save(made)
     return figures
@@ -145,7 +146,9 @@ def main() -> None:
         began = time.monotonic()
         recipe = Recipe(**asked)
         figures = make_teacher(dataset, out, recipe)
-        print(f"teacher of {dataset}: accuracy {figures}, {time.monotonic() - began:.0f} s; under teacher: in params.yaml")
+        print(
+            f"teacher of {dataset}: accuracy {figures}, {time.monotonic() - began:.0f} s; under teacher: in params.yaml"
+        )
         print(
             f"{{kind: transformers, name: {out.name}, version: 1, path: {out}, sha256: {folder_sha256(out)}, "
             f"max_tokens: {recipe.max_tokens}, truncate: true}}"
