@@ -70,6 +70,16 @@ class ChatTeacher(Section):
     labels: Labels
     classes: Annotated[dict[Word, str], Field(min_length=2)]  # name -> what it means, in the data set's order
 
+    @property
+    def name(self) -> str:
+        """As other teachers have one."""
+        return self.api.name
+
+    @property
+    def version(self) -> int:
+        """As other teachers have one."""
+        return self.api.version
+
 
 class Style(Section):
     """What the writer is told besides the class; each call draws one of each list."""

@@ -1,5 +1,6 @@
 """A classifier of texts goes through its stages: from labelled texts and a transformer's answers to a judged bundle."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,6 +294,45 @@ def test_a_student_can_teach(here: Path, repository: Path) -> None:
     own["max_tokens"] = 5
     with pytest.raises(UserError, match="^teacher mood-bert v1: 240 of 240 texts have more than 5 tokens"):
         run(settings(repository, teacher=several), generate)
+
+
+def test_a_language_model_teaches_and_what_it_refuses_is_left_out(
+    here: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chat_api import KEY, chat_api
+
+    from models.teachers import ledger
+
+    monkeypatch.setattr(ledger, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setenv("UNDERSTUDY_ANSWERS", str(here / "answers"))
+    monkeypatch.setenv("UNDERSTUDY_TEST_KEY", KEY)
+    long = max(len(text) for split in ("train", "val", "test") for text in texts(here, split))
+    kept = sum(len(text) < long for text in texts(here, "train"))
+    labels = {"instruction": "Is it praised?", "orders": 1, "votes": 1, "max_characters": long - 1}
+    with chat_api() as api:
+        model = {"name": "tiny", "version": 3, "model": "tiny-lm", "base_url": api.address, "parallel": 4}
+        model |= {"key_variable": "UNDERSTUDY_TEST_KEY", "calls_per_minute": 1e6, "max_calls": 1000}
+        model |= {"price_in": 0.0, "price_out": 0.0, "max_cost": 0.0}
+        teacher = {"kind": "chat", "api": model, "labels": labels, "classes": {"negative": "", "positive": ""}}
+        record = Path(f"data/datasets/{NAME}/dataset.json")
+        write_json(record, read_json(record) | {"classes": ["positive", "negative"]})
+        with pytest.raises(UserError, match="teacher tiny has its classes in another order than the dataset"):
+            run(settings(repository, teacher=teacher), generate)
+        assert not api.asked
+        write_json(record, read_json(record) | {"classes": ["negative", "positive"]})
+        run(settings(repository, teacher=teacher), generate, curate)
+        with pytest.raises(UserError, match="tokens.by is teacher, and this teacher has no tokeniser: say wordpiece"):
+            run(settings(repository, teacher=teacher), train)
+        own = {"by": "wordpiece", "vocabulary": 90, "lowercase": True, "truncate": True}
+        run(settings(repository, teacher=teacher, **{"train.steps": 3, "architecture.tokens": own}), train)
+    told = read_json(FOLDER / "raw/teacher.json")
+    assert (told["name"], told["version"], told["model"]) == ("tiny", 3, "tiny-lm")
+    assert "127.0.0.1" not in json.dumps(told) and "KEY" not in json.dumps(told)
+    rejected = read_jsonl(FOLDER / "pairs/rejected.jsonl")
+    assert rejected and all(f"{long} characters" in one["reason"] for one in rejected)
+    assert len(np.load(FOLDER / "pairs/train.rows.npy")) == kept
+    assert np.isfinite(np.load(FOLDER / "raw/train.logits.npy")[np.load(FOLDER / "pairs/train.rows.npy")]).all()
+    assert len(api.asked) == 240 - len(rejected)
 
 
 def test_equal_work_gives_equal_bytes_and_a_killed_training_goes_on(

@@ -58,7 +58,7 @@ def read_work(folder: Path, dataset: str) -> Work:
 def work_of(pairs: LabelPairs, record: dict[str, Any], files: Sequence[Any], benchmark: Any) -> Work:
     """The test examples with labels and the teacher's answers."""
     taught, test = pairs.split("train"), pairs.split("test")
-    rows = pairs.rows("test")
+    rows, kept = pairs.rows("test"), pairs.rows("train")
     inputs = (
         np.asarray(test.inputs)[rows] if isinstance(test.inputs, np.ndarray) else [test.inputs[row] for row in rows]
     )
@@ -67,7 +67,7 @@ def work_of(pairs: LabelPairs, record: dict[str, Any], files: Sequence[Any], ben
         inputs=inputs,
         labels=test.labels[rows],
         teacher=np.asarray(pairs.logits("test")[rows, 0], np.float32),
-        taught=taught_labels(taught.labels, np.asarray(pairs.logits("train")[:, 0], np.float32)),
+        taught=taught_labels(taught.labels[kept], np.asarray(pairs.logits("train")[kept, 0], np.float32)),
         pairs=record,
         files=files,
         benchmark=benchmark,
