@@ -58,10 +58,14 @@ def _label_quality(manifest: Manifest, own: LabelQuality) -> str:
 
 def _latency(shown: ModelFile) -> str:
     rows = [
-        f"{row.p50_ms:.1f} ms (p90 {row.p90_ms:.1f}) on {row.threads} thread{'s' * (row.threads > 1)}"
+        f"{_ms(row.p50_ms)} ms (p90 {_ms(row.p90_ms)}) on {row.threads} thread{'s' * (row.threads > 1)}"
         for row in shown.latency
     ]
     return f"{shown.file}: {', '.join(rows) or 'not measured'}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def as_text(student: str, rows: Rows) -> str:

@@ -7,17 +7,18 @@ DVC need not read it again.
 import os
 import shutil
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from models.errors import UserError
 from models.files import replacing
 from models.teachers.pinned import places
 from tasks.files import read_json, sha256_file, sha256_json
 from tasks.git import git
-from tasks.params import Params
+from tasks.params import ClassifierBlock, Params
 from tasks.sources import walk
 from tasks.starts import RECORD, RECORDS, kept_weights
+from tasks.student_params import Student
 from tasks.target import BROWSER
-from tasks.teacher_params import Teacher
 
 BROWSER_RUNTIME = "tasks/browser/node_modules/onnxruntime-web/dist"
 
@@ -29,7 +30,10 @@ def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> No
     names and that are kept elsewhere, and what the teacher is read from, checked against its sha256.
     `inputs` are recent pictures: they come to lie in a folder of their own below ingest.folder.
     """
-    block = params.student(student)
+    block = params.block(student)
+    if not isinstance(block, Student):
+        carry_labels(folder, params, student, block)
+        return
     wanted: dict[str, Path] = {}
     below_students = {"init": block.init, "train.replay.pairs": block.train.replay.pairs}
     folders = {"ingest.folder": params.ingest.folder, "video.clips": params.video.clips}
@@ -58,6 +62,27 @@ def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> No
     _bring_weights(folder, folder / block.init / RECORD)
 
 
+def carry_labels(folder: Path, params: Params, student: str, block: ClassifierBlock) -> None:
+    """The same for a classifier: its dataset's source, the student it begins with, what its teacher is read from."""
+    source = params.datasets[block.dataset].source
+    places = {f"datasets.{block.dataset}.source": source} | (
+        {f"classifiers.{student}.init": block.init} if block.init else {}
+    )
+    wanted: dict[str, Path] = {}
+    for key, place in places.items():
+        if Path(place).is_absolute():
+            continue
+        below = _plain(key, place)
+        if Path(below).is_dir():
+            wanted |= _beside_git(below)
+            _clear(folder, below, wanted)
+        elif not (folder / below).exists() and Path(below).is_file():
+            wanted[below] = Path(below)
+    wanted |= _teachers(folder, f"classifiers.{student}.teacher", block.teacher)
+    for path, file in wanted.items():
+        _bring(file, folder, path)
+
+
 def _bring_weights(folder: Path, record: Path) -> None:
     """The start's weights, if they are kept here; the training verifies them, and fetches those that are not."""
     if record.is_file():
@@ -66,7 +91,7 @@ def _bring_weights(folder: Path, record: Path) -> None:
             _bring(kept, folder, kept.as_posix())
 
 
-def _teachers(folder: Path, key: str, teacher: Teacher) -> dict[str, Path]:
+def _teachers(folder: Path, key: str, teacher: Any) -> dict[str, Path]:
     """The files a teacher is read from, by path, that neither git nor the hub holds and that are not there yet."""
     wanted: dict[str, Path] = {}
     for pinned in places(teacher.model_dump()):

@@ -89,8 +89,10 @@ def champion_start(student: str, commit: str) -> Start:
     from tasks.registry import fetch_student, read_state, version
 
     params = params_at(commit)
-    block = params.student(student)
-    by_init = f"it begins with its init, {block.init}"
+    block = params.block(student)
+    by_init = f"it begins with its init, {block.init}" if block.init else "it begins from scratch"
+    if not isinstance(block, Student):
+        return Start(told=f"{by_init}, as its block says")
     if params.retrain.start == "init":
         return Start(told=f"{by_init}, as retrain.start says")
     with connected() as client, tempfile.TemporaryDirectory() as temporary:

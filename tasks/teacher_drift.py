@@ -26,6 +26,7 @@ from tasks.params import load_params
 from tasks.quality import checked, read_pairs, scale
 from tasks.records import Record, Verdict, read_records
 from tasks.stage import STUDENTS, guarded
+from tasks.student_params import Student
 from tasks.teacher_params import Teacher
 
 Pictures = npt.NDArray[np.uint8]
@@ -169,11 +170,18 @@ def main() -> None:
 
     def work() -> None:
         params, out = load_params(), arguments.out
-        params.student(arguments.student)
+        block = params.block(arguments.student)
         old = read_json(arguments.old)
         if not isinstance(old, dict):
             raise UserError(f"{arguments.old} must hold a teacher's block, a JSON object")
         samples = arguments.samples or params.retrain.teacher_samples
+        if not isinstance(block, Student):
+            from tasks.classification.teacher_drift import label_drift
+
+            labels = label_drift(STUDENTS / arguments.student, block.dataset, old, old_digest=arguments.old_digest)
+            write_json(out, labels.to_json())
+            print(f"{arguments.student}: {labels.told}")
+            return
         found = teacher_drift(
             STUDENTS / arguments.student, old, samples, out.with_suffix(".png"), old_digest=arguments.old_digest
         )

@@ -26,7 +26,7 @@ from tasks.git import commit_id, file_at, git, git_environment
 from tasks.params import NAME, Params, parse_params, parse_yaml
 from tasks.params_text import with_values
 from tasks.pin import FILE, apply_profile
-from tasks.pipeline import STAGES, StageFailed, cache_folder, stop_group
+from tasks.pipeline import DATASET, STAGES, StageFailed, cache_folder, stop_group
 from tasks.stage import TRY_AGAIN, WORK, die_with_parent, locked
 from tasks.starts import RECORD, RECORDS
 
@@ -187,7 +187,9 @@ def _failure(code: int, last: str) -> UserError:
     if code == TRY_AGAIN:
         return TryAgain(reason)
     stage, _, rest = reason.partition(": ")
-    return StageFailed(stage, rest, shown=True, code=code) if stage in STAGES and rest else UserError(reason)
+    return (
+        StageFailed(stage, rest, shown=True, code=code) if stage in (*STAGES, DATASET) and rest else UserError(reason)
+    )
 
 
 def commit(folder: Path, *, branch: str, message: str) -> str:

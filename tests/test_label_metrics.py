@@ -87,15 +87,20 @@ def test_every_figure_is_that_of_a_plain_loop() -> None:
     assert found.copied + found.corrected + found.otherwise_wrong == found.teacher_errors > 10
 
 
-def test_the_calibration_error_is_torchmetrics_own() -> None:
+def test_figures_are_those_of_torchmetrics() -> None:
     make_torchvision_importable()
     import torch
-    from torchmetrics.functional.classification import multiclass_calibration_error
+    from torchmetrics.functional import classification, kl_divergence
 
     student, teacher, labels = made(unlabelled=0)
-    probabilities = torch.softmax(torch.from_numpy(student).double(), dim=1)
-    theirs = multiclass_calibration_error(probabilities, torch.from_numpy(labels), num_classes=CLASSES, n_bins=BINS)
-    assert figures(answers(student, teacher, labels), CLASSES)["ece"] == pytest.approx(float(theirs))
+    found = answers(student, teacher, labels)
+    ours, theirs = (torch.softmax(torch.from_numpy(one).double(), dim=1) for one in (student, teacher))
+    known = (ours, torch.from_numpy(labels), CLASSES)
+    told = figures(found, CLASSES)
+    assert told["ece"] == pytest.approx(float(classification.multiclass_calibration_error(*known, n_bins=BINS)))
+    assert told["divergence"] == pytest.approx(float(kl_divergence(theirs, ours)))
+    assert told["accuracy"] == pytest.approx(float(classification.multiclass_accuracy(*known, average="micro")))
+    assert (confusion(found, CLASSES) == classification.multiclass_confusion_matrix(*known).numpy()).all()
 
 
 def test_the_surest_belong_to_the_last_bin() -> None:

@@ -70,6 +70,7 @@ def make_repository(root: Path, source: Path) -> Path:
     params["students"][STUDENT]["train"]["replay"]["pairs"] = "start"
     params["profiles"]["small"] |= {"init": "start"}
     params["benchmark"] |= {"warmup": 1, "runs": 3, "frames": 0}
+    params |= {"classifiers": {}, "datasets": {}}
     (toy / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copy(__file__, toy / "toy_pipeline.py")
     from tiny_litert import affine_bytes
@@ -196,7 +197,8 @@ def write_pairs(out: Path, seed: str, block: dict[str, Any]) -> None:
     inputs = np.random.default_rng(0).integers(0, 256, (SAMPLES, SIZE, SIZE, 3), np.uint8)
     noise = block["version"] >= 10
     targets = chance.random(inputs.shape) * 255 if noise else inputs * 0.5 + 255 * 0.1 * block["version"]
-    (out / "train.inputs.npy").write_text(f"array {seed}")
+    for number, side in enumerate(("inputs", "targets")):
+        np.save(out / f"train.{side}.npy", np.full((1, SIZE, SIZE, 3), (int(seed) + number) % 256, np.uint8))
     np.save(out / "test.inputs.npy", inputs)
     np.save(out / "test.targets.npy", np.clip(np.rint(targets), 0, 255).astype(np.uint8))
     write_json(out / "yield.json", {"train": {"pairs": 1, "kept": 1}})
@@ -246,6 +248,9 @@ def find_evidence(folder: Path) -> dict[str, Any]:
         banding=0.8,
         flicker=0.5,
         flicker_over_teacher=1.1,
+        dropped=0.0,
+        copied_failures=0.0,
+        invented_failures=0.0,
         without_detector=True,
         structure_kept=1.0,
         p90_ms=6.0,

@@ -45,7 +45,8 @@ FIGURES: dict[str, tuple[str, str, str, str]] = {
         "Errors copied",
         "{:.0%}",
         "0 is best",
-        "Of the examples on which the teacher is wrong, those on which it gives the same wrong answer.",
+        "Of the examples on which the teacher is wrong, those on which it gives the same wrong answer. Networks that "
+        "never met share some too, as the same examples are hard for all.",
     ),
     "corrected_errors": (
         "Errors corrected",
@@ -94,7 +95,7 @@ def class_rows(quality: Json) -> list[dict[str, Any]]:
 def confusion_rows(quality: Json) -> list[dict[str, Any]]:
     """The confusion by rows, none for more than WIDEST classes.
 
-    A cell's shade in percent grows with its share of the row, from enough to see one example in hundreds.
+    A cell's shade in percent grows with the root of its share of the row, so that rare confusions are seen and differ.
     """
     if len(quality["classes"]) > WIDEST:
         return []
@@ -104,7 +105,7 @@ def confusion_rows(quality: Json) -> list[dict[str, Any]]:
             "cells": [
                 {
                     "count": count,
-                    "shade": round(10 + 45 * count / sum(counts)) if count else 0,
+                    "shade": round(70 * (count / max(1, sum(counts))) ** 0.5),
                     "right": place == column,
                 }
                 for column, count in enumerate(counts)
