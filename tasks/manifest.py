@@ -315,7 +315,8 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "top level"
+        # Of alternatives, such as Tensor or Tokens, pydantic names the class that was tried; keys are no capitals.
+        key = ".".join(str(part) for part in first["loc"] if not str(part)[:1].isupper()) or "top level"
         raise UserError(f"{path}: {key}: {first['msg']}: get the bundle again") from None
 
 
