@@ -400,5 +400,28 @@ def test_the_chain_is_checked_and_told(here: Path, repository: Path, monkeypatch
         run(settings(repository), lineage)
 
 
+def test_a_workspace_gets_the_teacher_and_the_texts(here: Path, made: Path, repository: Path, tmp_path: Path) -> None:
+    import subprocess
+
+    from tasks import carry
+
+    subprocess.run(["git", "init", "--quiet", "."], check=True)
+    shutil.copytree(made / "lines", "lines")
+    shutil.copytree(TEACHER, "layers")
+    space = tmp_path / "space"
+    space.mkdir()
+    params = settings(repository, architecture=layers_of(Path("layers")))
+    carry.carry_labels(space, params, NAME, params.classifiers[NAME])
+    files = {"config.json", "model.safetensors", "tokenizer.json"}
+    for name in ("teacher", "layers"):
+        assert {path.name for path in (space / name).iterdir()} >= files
+    assert (space / "lines/all.txt").read_bytes() == (made / "lines/all.txt").read_bytes()
+    shutil.rmtree(TEACHER)
+    shutil.rmtree(space)
+    space.mkdir()
+    with pytest.raises(UserError, match=r"classifiers.mood.teacher.path: nothing lies at teacher"):
+        carry.carry_labels(space, params, NAME, params.classifiers[NAME])
+
+
 def test_stages_are_found_by_the_kind_of_task() -> None:
     assert stage_of("text-classification", "quantise") is quantise.quantise

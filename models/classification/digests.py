@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from models.teachers.chat_classifier import classifier_digest
 from models.teachers.pinned import Place
 
 # Raise a kind's number when its answers change: answers of other code must not be taken for these.
@@ -19,6 +18,8 @@ def teacher_digest(settings: Mapping[str, Any]) -> str:
     """Hex sha256 of everything that decides the answers of the teacher a block describes; where files lie does not."""
     kind = settings["kind"]
     if kind == "chat":
+        from models.teachers.chat_classifier import classifier_digest
+
         return classifier_digest(settings)
     identity: dict[str, Any] = {"kind": kind, "code": CODE_VERSIONS[kind]}
     if kind == "several":
