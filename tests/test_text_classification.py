@@ -160,6 +160,18 @@ def test_the_files_take_short_and_padded_rows(made: Path) -> None:
         np.testing.assert_allclose(one, found[0], atol=1e-5)
 
 
+def test_halved_files_say_the_same(here: Path, repository: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    params = settings(repository)
+    precisions = params.quantise.precisions.model_copy(update={"litert": ["fp16", "w8a16"], "onnx": ["fp16"]})
+    asked = params.quantise.model_copy(update={"precisions": precisions})
+    sizes = {one.name: one.stat().st_size for one in (FOLDER / "exported").iterdir()}
+    run(params.model_copy(update={"quantise": asked}), quantise)
+    assert "w8a16 is not made of classifiers, litert goes without" in capfd.readouterr().err
+    for one in read_json(FOLDER / "exported/exported.json")["files"]:
+        assert one["parity"]["max_relative"] < 0.01 and one["parity"]["agreement"] == 1
+        assert one["bytes"] < 0.9 * sizes[one["file"].replace("fp16", "fp32")]
+
+
 def test_files_of_pictures_are_none_of_texts(tmp_path: Path) -> None:
     from tiny_onnx import affine_bytes
 

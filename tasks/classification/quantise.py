@@ -135,6 +135,9 @@ def wanted(params: Params, made: Collection[tuple[str, str]]) -> list[tuple[str,
     asked = params.quantise.precisions
     keys: list[tuple[str, str]] = [("litert", one) for one in asked.litert]
     keys += [("onnx", one) for one in asked.onnx]
+    for runtime, precision in keys:
+        if (runtime, precision) not in made:
+            say(f"{precision} is not made of classifiers, {runtime} goes without")
     return [key for key in keys if key in made]
 
 
