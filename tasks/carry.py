@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from models.classification.digests import places as label_places
 from models.errors import UserError
 from models.files import replacing
 from models.teachers.pinned import Place, places
@@ -83,7 +82,7 @@ def carry_labels(folder: Path, params: Params, student: str, block: ClassifierBl
         elif not (folder / below).exists() and Path(below).is_file():
             wanted[below] = Path(below)
     teacher, layers = block.teacher.model_dump(), block.architecture.model_dump()
-    pinned = [replace(one, key=f"teacher.{one.key}") for one in label_places(teacher)]
+    pinned = [replace(one, key=f"teacher.{one.key}") for one in places(teacher)]
     if layers["kind"] == "transformer-layers":
         pinned.append(Place(key="architecture.path", where=layers["path"], sha256=layers["sha256"]))
     wanted |= _pinned(folder, f"classifiers.{student}", _told(block.teacher), pinned)

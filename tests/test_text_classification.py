@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from models.errors import UserError
+from models.teachers.digests import teacher_digest
 from models.teachers.folders import folder_sha256
 from tasks.classification import benchmark, bundle, compare, curate, evaluate, generate, lineage, quantise, train
 from tasks.classification.evidence import LabelEvidence
@@ -336,7 +337,11 @@ def test_a_language_model_teaches_and_what_it_refuses_is_left_out(
         with pytest.raises(UserError, match="tokens.by is teacher, and this teacher has no tokeniser: say wordpiece"):
             run(settings(repository, teacher=teacher), train)
         own = {"by": "wordpiece", "vocabulary": 90, "lowercase": True, "truncate": True}
-        run(settings(repository, teacher=teacher, **{"train.steps": 3, "architecture.tokens": own}), train)
+        params = settings(repository, teacher=teacher, **{"train.steps": 3, "architecture.tokens": own})
+        run(params, train)
+    block = params.classifiers[NAME].teacher
+    assert type(block).model_validate(block.model_dump()) == block  # as a retrain reads it back from MLflow
+    assert teacher_digest(block.model_dump()) == read_json(FOLDER / "pairs/pairs.json")["teacher"]
     told = read_json(FOLDER / "raw/teacher.json")
     assert (told["name"], told["version"], told["model"]) == ("tiny", 3, "tiny-lm")
     assert "127.0.0.1" not in json.dumps(told) and "KEY" not in json.dumps(told)

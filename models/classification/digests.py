@@ -1,11 +1,11 @@
 """What identifies a classifier's teacher, and which files it is read from, told from its `teacher:` block alone."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from models.teachers import pinned
 from models.teachers.pinned import Place
 
 # Raise a kind's number when its answers change: answers of other code must not be taken for these.
@@ -43,13 +43,8 @@ def places(settings: Mapping[str, Any]) -> list[Place]:
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A block that does not say where files lie or a server is and what it costs, which is no part of the teacher."""
-    told = copy.deepcopy(dict(settings))
-    if told["kind"] == "several":
-        for part in told["teachers"]:
-            part["teacher"] = without_places(part["teacher"])
-    elif told["kind"] == "chat":
-        told |= {key: told["api"][key] for key in ("name", "version", "model")}
-        del told["api"]
-    else:
-        del told["path"]
+    if settings["kind"] != "chat":
+        return pinned.without_places(settings)
+    told = dict(settings)
+    told["model"] = told.pop("api")["model"]
     return told
