@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.controls import Blended, Controlled, blend
+from models.onnx_export import example_row
 from models.silence import silence
 
 SIX = 6.0  # where ReLU6 saturates
@@ -83,12 +84,18 @@ def classifier_to_litert(student: nn.Module, size: int) -> bytes:
     return converted(OfPictures(student).eval(), torch.zeros(1, size, size, 3))
 
 
-def converted(module: nn.Module, *inputs: Tensor) -> bytes:
-    """The flatbuffer of a module in eval mode that takes such inputs."""
+def text_classifier_to_litert(student: nn.Module, max_tokens: int) -> bytes:
+    """The float32 flatbuffer of a classifier of texts: `ids` and `mask` (1,max_tokens) int32 -> logits (1,C)."""
+    ids, mask = (one.int() for one in example_row(max_tokens))
+    return converted(copy.deepcopy(student).eval(), ids=ids, mask=mask)
+
+
+def converted(module: nn.Module, *inputs: Tensor, **named: Tensor) -> bytes:
+    """The flatbuffer of a module in eval mode that takes such inputs; its signature has the names of the named ones."""
     with silence():
         import litert_torch
         from litert_torch import progress
 
         progress.config.show_progress = False
-        model = litert_torch.convert(module, inputs)
+        model = litert_torch.convert(module, inputs or None, sample_kwargs=named or None)
         return bytes(model.model_content())

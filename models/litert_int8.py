@@ -19,6 +19,7 @@ from models.equalise import CONVOLUTIONS, Graph, Rescaled, equalise
 from models.runtimes import Sample, arrays
 from models.silence import silence
 
+LINEAR = ("FULLY_CONNECTED", "EMBEDDING_LOOKUP")  # what holds the weights of a text classifier
 ACTIVATION = re.compile(r"\.activation\.\w+$")  # a tensor that is named by one
 
 
@@ -158,12 +159,21 @@ def to_litert_w8a16(content: bytes, samples: Iterable[Sample], threads: int) -> 
     return _quantised(content, static_recipe(16), calibrate(content, list(samples), threads, bits=16))
 
 
-def to_litert_fp16(content: bytes) -> bytes:
-    """float16 weights, float32 arithmetic (a GPU delegate may use float16): half the size."""
+def to_litert_w8(content: bytes) -> bytes:
+    """int8 weights of linear layers and embeddings; activations are rounded as they come, so nothing is calibrated."""
+    from ai_edge_quantizer import qtyping, recipe_manager
+
+    recipe = recipe_manager.RecipeManager()
+    recipe.add_dynamic_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=8)
+    return _quantised(content, recipe, None)
+
+
+def to_litert_fp16(content: bytes, kinds: Collection[str] = CONVOLUTIONS) -> bytes:
+    """float16 weights of these kinds of operators, float32 arithmetic (a GPU delegate may use float16): half of it."""
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
     recipe = recipe_manager.RecipeManager()
-    for kind in CONVOLUTIONS:
+    for kind in kinds:
         recipe.add_weight_only_config(
             ".*",
             qtyping.TFLOperationName(kind),

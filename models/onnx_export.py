@@ -1,7 +1,7 @@
 """A student as a float32 ONNX file; models/onnx_int8.py makes the smaller ones of it.
 
 All take and give float32 (1,3,S,S) in [0,1], named "input" and "output"; that of a student with a slider takes float32
-(1,) "strength" too. Everything that torch's exporter
+(1,) "strength" too, and one of texts takes "ids" and "mask". Everything that torch's exporter
 notes about where a node came from (source paths, stack traces) is removed, but for the torch module's path, which
 becomes its name: equal weights give equal bytes, on any machine.
 """
@@ -14,6 +14,7 @@ from torch import nn
 
 from models.controls import Controlled
 from models.silence import silence
+from models.token_runtimes import IDS, MASK, MAX_TOKENS
 
 INPUT, STRENGTH, OUTPUT = "input", "strength", "output"
 
@@ -38,6 +39,42 @@ def to_onnx(student: nn.Module, size: int) -> bytes:
     pool_by_name(model.graph)
     strip(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def text_classifier_to_onnx(student: nn.Module, max_tokens: int) -> bytes:
+    """The float32 model of a classifier of texts: `ids` and `mask` (1,L) int64, L up to max_tokens -> logits (1,C)."""
+    rows = dict(zip((IDS, MASK), example_row(max_tokens), strict=True))
+    length = torch.export.Dim("L", min=2, max=max_tokens)
+    with silence():
+        program = torch.onnx.export(
+            student,
+            tuple(rows.values()),
+            dynamo=True,
+            input_names=list(rows),
+            output_names=[OUTPUT],
+            dynamic_shapes={name: {1: length} for name in rows},
+            verbose=False,
+        )
+        assert program is not None
+        model = program.model_proto
+    strip(model)
+    say_max_tokens(model, max_tokens)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def example_row(max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (1,max_tokens) to trace a text classifier by.
+
+    The mask hides something: transformers leaves masking out where there is nothing to hide, and so would the file.
+    """
+    mask = torch.ones(1, max_tokens, dtype=torch.int64)
+    mask[:, max_tokens // 2 :] = 0
+    return mask.clone(), mask
+
+
+def say_max_tokens(model: Any, max_tokens: int) -> None:
+    """Write how long rows may be into a model that takes any length, as the network has that many positions."""
+    model.metadata_props.add(key=MAX_TOKENS, value=str(max_tokens))
 
 
 def name_nodes(graph: Any) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models.equalise import Rescaled
-from models.onnx_export import INPUT, STRENGTH, strip
+from models.onnx_export import INPUT, STRENGTH, say_max_tokens, strip
 from models.runtimes import Sample, arrays
 from models.silence import silence
+from models.token_runtimes import MAX_TOKENS
 
 Images = npt.NDArray[np.float32]
 
@@ -107,16 +108,40 @@ class _Samples:
         return dict(zip((INPUT, STRENGTH), entries, strict=False))
 
 
+def to_onnx_w8(content: bytes) -> bytes:
+    """int8 weights of linear layers and embeddings; activations are rounded as they come, so nothing is calibrated."""
+    with tempfile.TemporaryDirectory() as folder, silence():
+        import onnx
+        from onnxruntime import quantization
+
+        model = onnx.load_from_string(content)
+        told = {one.key: one.value for one in model.metadata_props}
+        model.graph.ClearField("value_info")  # it turns weights round, and would find other shapes than are noted
+        prepared, quantised = (Path(folder) / name for name in ("a.onnx", "b.onnx"))
+        onnx.save(model, prepared)
+        # Seven bits, as above.
+        quantization.quantize_dynamic(
+            prepared, quantised, per_channel=True, reduce_range=True, weight_type=quantization.QuantType.QInt8
+        )
+        model = onnx.load(quantised)
+    strip(model)
+    say_max_tokens(model, int(told[MAX_TOKENS]))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
 def to_onnx_fp16(content: bytes) -> bytes:
-    """float16 weights and arithmetic, pictures in and out as float32: half the size, for GPUs and WebGPU."""
+    """float16 weights and arithmetic, what goes in and out as before: half the size, for GPUs and WebGPU."""
     with silence():
         import onnx
         from onnxruntime.transformers import float16
 
         model = onnx.load_from_string(content)
+        told = {one.key: one.value for one in model.metadata_props}
         own_constants(model.graph, "Resize")
         model = float16.convert_float_to_float16(model, keep_io_types=True)
     strip(model)
+    if MAX_TOKENS in told:
+        say_max_tokens(model, int(told[MAX_TOKENS]))
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -190,8 +190,14 @@ def run(
         for term in training.terms:
             if term.compiles:
                 term.compile()
-    with stop_when_asked() as asked, ahead(batches, training.step, mine, accelerator.device) as following:
+    seed = torch.initial_seed()
+    with (
+        stop_when_asked() as asked,
+        ahead(batches, training.step, mine, accelerator.device) as following,
+        torch.random.fork_rng(devices=[]),
+    ):
         while training.step < recipe.steps:
+            torch.manual_seed(seed + training.step)  # what dropout draws hangs on the step, not on where it began
             training.student.train()
             line = train_step(training, next(following), recipe, accelerator)
             last = training.step == recipe.steps

@@ -6,12 +6,14 @@ DVC need not read it again.
 
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.errors import UserError
 from models.files import replacing
-from models.teachers.pinned import places
+from models.teachers.pinned import Place, places
 from tasks.files import read_json, sha256_file, sha256_json
 from tasks.git import git
 from tasks.params import ClassifierBlock, Params
@@ -56,7 +58,8 @@ def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> No
     if params.benchmark.benchmark_model and not Path(params.benchmark.benchmark_model).is_absolute():
         tool = _plain("benchmark.benchmark_model", params.benchmark.benchmark_model)
         wanted |= {tool: Path(tool)} if Path(tool).is_file() else {}
-    wanted |= _teachers(folder, f"students.{student}.teacher", block.teacher)
+    pinned = places(block.teacher.model_dump())
+    wanted |= _pinned(folder, f"students.{student}.teacher", _told(block.teacher), pinned)
     for path, source in wanted.items():
         _bring(source, folder, path)
     _bring_weights(folder, folder / block.init / RECORD)
@@ -65,11 +68,11 @@ def carry(folder: Path, params: Params, student: str, inputs: Path | None) -> No
 def carry_labels(folder: Path, params: Params, student: str, block: ClassifierBlock) -> None:
     """The same for a classifier: its dataset's source, the student it begins with, what its teacher is read from."""
     source = params.datasets[block.dataset].source
-    places = {f"datasets.{block.dataset}.source": source} | (
+    ours = {f"datasets.{block.dataset}.source": source} | (
         {f"classifiers.{student}.init": block.init} if block.init else {}
     )
     wanted: dict[str, Path] = {}
-    for key, place in places.items():
+    for key, place in ours.items():
         if Path(place).is_absolute():
             continue
         below = _plain(key, place)
@@ -78,7 +81,11 @@ def carry_labels(folder: Path, params: Params, student: str, block: ClassifierBl
             _clear(folder, below, wanted)
         elif not (folder / below).exists() and Path(below).is_file():
             wanted[below] = Path(below)
-    wanted |= _teachers(folder, f"classifiers.{student}.teacher", block.teacher)
+    teacher, layers = block.teacher.model_dump(), block.architecture.model_dump()
+    pinned = [replace(one, key=f"teacher.{one.key}") for one in places(teacher)]
+    if layers["kind"] == "transformer-layers":
+        pinned.append(Place(key="architecture.path", where=layers["path"], sha256=layers["sha256"]))
+    wanted |= _pinned(folder, f"classifiers.{student}", _told(block.teacher), pinned)
     for path, file in wanted.items():
         _bring(file, folder, path)
 
@@ -91,10 +98,10 @@ def _bring_weights(folder: Path, record: Path) -> None:
             _bring(kept, folder, kept.as_posix())
 
 
-def _teachers(folder: Path, key: str, teacher: Any) -> dict[str, Path]:
-    """The files a teacher is read from, by path, that neither git nor the hub holds and that are not there yet."""
+def _pinned(folder: Path, key: str, who: str, places: Sequence[Place]) -> dict[str, Path]:
+    """The files of what is pinned, a teacher's, by path, that neither git nor the hub holds and that are not there."""
     wanted: dict[str, Path] = {}
-    for pinned in places(teacher.model_dump()):
+    for pinned in places:
         if Path(pinned.where).is_absolute() or (pinned.revision and not pinned.is_here):
             continue
         _plain(f"{key}.{pinned.key}", pinned.where)
@@ -104,9 +111,13 @@ def _teachers(folder: Path, key: str, teacher: Any) -> dict[str, Path]:
             continue
         missing = [file for file in pinned.files() if not (folder / file).exists()]
         if missing:
-            pinned.check(f"{teacher.name} v{teacher.version}")
+            pinned.check(who)
             wanted |= {file.as_posix(): file for file in missing}
     return wanted
+
+
+def _told(teacher: Any) -> str:
+    return f"{teacher.name} v{teacher.version}"
 
 
 def _plain(key: str, path: str) -> str:

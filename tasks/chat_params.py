@@ -3,14 +3,15 @@
 What they mean is told in models/teachers/chat.py, models/teachers/chat_classifier.py and tasks/written.py.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, computed_field, model_validator
 
 from tasks.schema import Fraction, Positive, PositiveFloat, Section, Weight
 
 Word = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+NAMED = ("name", "version")
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
@@ -69,6 +70,26 @@ class ChatTeacher(Section):
     api: Chat
     labels: Labels
     classes: Annotated[dict[Word, str], Field(min_length=2)]  # name -> what it means, in the data set's order
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_api(cls, value: Any) -> Any:
+        """A block that was written out has both names, which params.yaml has not."""
+        if not isinstance(value, dict) or not isinstance(value.get("api"), dict):
+            return value
+        return {key: told for key, told in value.items() if key not in NAMED or told != value["api"].get(key)}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def name(self) -> str:
+        """As other teachers have one."""
+        return self.api.name
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def version(self) -> int:
+        """As other teachers have one."""
+        return self.api.version
 
 
 class Style(Section):

@@ -193,6 +193,7 @@ def publish(
     record: dict[str, Any],
     curve: "list[Line]",
     errors: dict[str, Any] | None = None,
+    tokenizer: bytes = b"",
 ) -> None:
     """Write the student folder, whole or not at all; `errors` are those of tasks/pair_errors.py."""
     from safetensors.torch import save
@@ -204,3 +205,5 @@ def publish(
         write_jsonl(new / "curve.jsonl", curve)
         if errors:
             write_json(new / "errors.json", errors)
+        if tokenizer:
+            write_bytes(new / "tokenizer.json", tokenizer)

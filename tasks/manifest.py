@@ -32,6 +32,26 @@ class Tensor(Part):
     colour: Literal["RGB"]
 
 
+class Tokens(Part):
+    """What a text classifier's file takes: two inputs, `ids` and `mask`, the mask 1 where there is a token."""
+
+    names: tuple[Literal["ids"], Literal["mask"]]
+    shape: tuple[Positive, Positive]  # of each; the second is the most tokens of a text
+    dtype: Literal["int32", "int64"]
+    shorter: bool  # whether fewer tokens may be given; else rows are filled up with the tokenizer's `pad`, mask 0
+
+
+class TokenizerFile(Part):
+    """What makes tokens of texts: a file of the library tokenizers."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: Positive
+    max_tokens: Positive
+    truncate: bool  # whether the student learnt from the beginnings of longer texts, or from none
+    pad: Count  # the token that fills
+
+
 class Logits(Part):
     """What a classifier's file gives: a number a class, in the order of `classes`; softmax makes shares of them."""
 
@@ -108,7 +128,7 @@ class ModelFile(Part):
     bytes: Positive
     runtime: Literal["litert", "onnx"]
     precision: Precision
-    input: Tensor
+    input: Tensor | Tokens
     output: Tensor | Logits
     parity: Parity | LabelParity
     quality: Quality | LabelQuality
@@ -221,6 +241,7 @@ class Manifest(Part):
     name: str
     task: Literal["image-to-image", "image-classification", "text-classification"]
     classes: list[str] = Field(default_factory=list)  # of a classifier, in the order of its logits
+    tokenizer: TokenizerFile | None = None  # of a text classifier
     digests: Digests
     files: Annotated[list[ModelFile], Field(min_length=1)]
     control: list[SliderFile] = Field(default_factory=list)  # besides `files`, which are those at full strength
@@ -245,15 +266,26 @@ class Manifest(Part):
             raise ValueError("two entries claim one file name")
         return self
 
+    @model_validator(mode="after")
+    def _tokens_have_a_tokenizer(self) -> "Manifest":
+        longest = {entry.input.shape[1] for entry in self.models if isinstance(entry.input, Tokens)}
+        if longest != ({self.tokenizer.max_tokens} if self.tokenizer else set()):
+            raise ValueError("files that take tokens and the tokenizer do not belong together")
+        return self
+
     @property
-    def entries(self) -> list[ModelFile | DetectorFile | Document]:
+    def entries(self) -> list[ModelFile | DetectorFile | TokenizerFile | Document]:
         """Every file beside manifest.json."""
         return [*self.loaded, *self.documents]
 
     @property
-    def loaded(self) -> list[ModelFile | DetectorFile]:
-        """Every file that an app loads: the student's, then the detector's."""
-        return [*self.models, *(self.detector.files if self.detector else [])]
+    def loaded(self) -> list[ModelFile | DetectorFile | TokenizerFile]:
+        """Every file that an app loads: the student's, then the detector's and the tokeniser's."""
+        return [
+            *self.models,
+            *(self.detector.files if self.detector else []),
+            *([self.tokenizer] if self.tokenizer else []),
+        ]
 
     @property
     def models(self) -> list[ModelFile]:
@@ -268,7 +300,7 @@ class Manifest(Part):
 
     def to_json(self) -> dict[str, Any]:
         """As it is written."""
-        unsaid = {name for name in ("control", "detector", "classes") if not getattr(self, name)}
+        unsaid = {name for name in ("control", "detector", "classes", "tokenizer") if not getattr(self, name)}
         return self.model_dump(mode="json", by_alias=True, exclude=unsaid)
 
 
@@ -283,7 +315,8 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "top level"
+        # Of alternatives, such as Tensor or Tokens, pydantic names the class that was tried; keys are no capitals.
+        key = ".".join(str(part) for part in first["loc"] if not str(part)[:1].isupper()) or "top level"
         raise UserError(f"{path}: {key}: {first['msg']}: get the bundle again") from None
 
 

@@ -226,8 +226,9 @@ def fetch_bundle(client: "Client", found: Version, folder: Path) -> Path:
 
 
 def keep_student(client: "Client", run_id: str, folder: Path) -> None:
-    """Keep a student's record and float weights, from which others may begin, with the run that made it."""
-    for name in ("student.json", "weights.safetensors"):
+    """Keep a student's record, float weights and tokeniser, from which others may begin, with the run that made it."""
+    tokenizer = ["tokenizer.json"] if (folder / "tokenizer.json").is_file() else []  # of texts
+    for name in ("student.json", "weights.safetensors", *tokenizer):
         client.log_artifact(run_id, str(folder / name), "student")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from models.errors import UserError
 from tasks.machine_state import machine, state
 from tasks.target import LOCAL, Job, Json, Measured, all_or_reason, file_row, judged_file
-from tasks.timing import interleaved, percentiles, picture, sustained
+from tasks.timing import interleaved, percentiles, sustained
 
 MEMORY_RUNS = 3
 
@@ -90,7 +90,7 @@ def memory_of(path: str, runtime: str, threads: int, gives: Any = "picture") -> 
     before = peak_kib()
     model = open_model(Path(path), runtime, threads, gives)
     for _ in range(MEMORY_RUNS):
-        model(picture(model.size))
+        model(model.example())
     return round((peak_kib() - before) / 1024, 1)
 
 

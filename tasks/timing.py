@@ -14,15 +14,10 @@ from tasks.machine_state import EnergyMeter
 WINDOW_S = 10.0  # the first and the last of a sustained run; half of it where it is shorter than two
 
 
-def picture(size: int) -> npt.NDArray[np.float32]:
-    """(1,S,S,3) float32 in [0,1]: noise, the same every time; latency does not depend on what is shown."""
-    return np.random.default_rng(0).random((1, size, size, 3), dtype=np.float32)
-
-
 def interleaved(models: list[Any], *, warmup: int, runs: int) -> npt.NDArray[np.float64]:
     """(len(models), runs) milliseconds of invoke(); round by round each model runs once."""
     for model in models:
-        model.load(picture(model.size))
+        model.load(model.example())
         for _ in range(warmup):
             model.invoke()
     times = np.empty((len(models), runs))
@@ -43,7 +38,7 @@ def percentiles(times: Any) -> dict[str, float]:
 def sustained(model: Any, seconds: float, meter: EnergyMeter | None = None) -> dict[str, Any]:
     """One model without a pause for `seconds`, with the energy of a picture where it can be read."""
     meter = meter or EnergyMeter()
-    model.load(picture(model.size))
+    model.load(model.example())
     ends: list[float] = []
     times: list[float] = []
     began = previous = time.perf_counter()

@@ -77,12 +77,14 @@ def test_models_take_turns() -> None:
     order: list[str] = []
 
     class Recorder:
-        size = 8
-
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def load(self, images: object) -> None:
+        def example(self) -> str:
+            return f"what {self.name} takes"
+
+        def load(self, shown: object) -> None:
+            assert shown == f"what {self.name} takes"
             order.append("load")
 
         def invoke(self) -> None:

@@ -24,8 +24,10 @@ from models.batches import to_tensor
 from models.classification.digests import places, teacher_digest
 from models.classification.networks import build, classes_of, load_network, load_weights
 from models.classification.tokens import Tokens, filled, load_tokens
-from models.classification.transformer import TextClassifier, load_folder
+from models.classification.transformer import TextClassifier, check_tokens, load_folder
 from models.errors import UserError
+from models.teachers import answers_folder
+from models.teachers.chat_classifier import ChatClassifier, load_classifier
 
 Floats = npt.NDArray[np.float32]
 
@@ -83,16 +85,7 @@ class TextTeacher:
     def __init__(self, network: TextClassifier, tokens: Tokens, name: str, digest: str) -> None:
         self.network, self.tokens, self.name, self.digest = network.eval(), tokens, name, digest
         self.classes, self.labels = int(network.model.num_labels), network.labels()  # type: ignore[arg-type]
-        if tokens.max_tokens > network.longest():
-            raise UserError(
-                f"teacher {name}: max_tokens is {tokens.max_tokens}, and it takes {network.longest()}: lower it"
-            )
-        known = network.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        if tokens.vocabulary > known:
-            raise UserError(
-                f"teacher {name}: its tokeniser has {tokens.vocabulary} tokens, and its network knows {known}: they "
-                "are of two models; take the tokenizer.json that belongs to the weights"
-            )
+        check_tokens(network, tokens, f"teacher {name}")
 
     def __call__(self, inputs: Sequence[str]) -> Floats:
         """B texts -> (B,C)."""
@@ -120,6 +113,29 @@ class TextTeacher:
             return function(torch.from_numpy(ids), torch.from_numpy(mask))
 
         return some
+
+
+class ChatTeacher:
+    """A language model behind an API; rows of what it refuses are NaN (models/teachers/chat_classifier.py)."""
+
+    network = None
+    tokens = None
+
+    def __init__(self, chat: ChatClassifier, name: str) -> None:
+        self.chat, self.name, self.digest = chat, name, chat.digest
+        self.classes, self.labels = len(chat.classes), chat.classes
+
+    def __call__(self, inputs: Sequence[str]) -> Floats:
+        """B texts -> log-probabilities (B,C)."""
+        return self.chat(inputs)
+
+    def pooled(self, inputs: Sequence[str]) -> Floats:
+        """Refused: an API shows no features."""
+        raise UserError(f"teacher {self.name}: a model behind an API shows no features: set pairs.pooled to false")
+
+    def refusal(self, text: str) -> str:
+        """Why a text that was asked about is refused; "" if it is not."""
+        return self.chat.refusal(text)
 
 
 class SeveralTeachers:
@@ -201,6 +217,9 @@ def in_batches(some: Callable[[slice], Tensor], count: int) -> Floats:
 
 def load_teacher(settings: Mapping[str, Any]) -> LabelTeacher:
     """The teacher of a `teacher:` block: `kind`, and that kind's own settings; its files are checked first."""
+    if settings["kind"] == "chat":
+        chat = load_classifier(settings, answers_folder())
+        return ChatTeacher(chat, f"{settings['api']['name']} v{settings['api']['version']}")
     name = f"{settings['name']} v{settings['version']}"
     digest = teacher_digest(settings)
     if settings["kind"] == "several":

@@ -26,6 +26,7 @@ Ids = npt.NDArray[np.int64]
 
 FILE = "tokenizer.json"
 PAD, UNKNOWN, BEGIN, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CHECKED = 4096  # texts whose lengths are looked at at a time
 FILLERS = (PAD, "<pad>")  # what the token that fills is called
 
 
@@ -63,18 +64,28 @@ class Tokens:
         """The ids of each text, as many as there are, none more than `max_tokens`."""
         found = [one.ids for one in self.tokenizer.encode_batch(list(texts))]
         long = [number for number, ids in enumerate(found) if len(ids) > self.max_tokens]
-        if long and not self.truncate:
-            most = max(len(found[number]) for number in long)
-            raise UserError(
-                f"{len(long)} of {len(texts)} texts have more than {self.max_tokens} tokens, the longest {most}: raise "
-                "max_tokens, or set truncate to true"
-            )
+        self._refuse_long([len(found[number]) for number in long], len(texts), "")
         if long:
             self.tokenizer.enable_truncation(self.max_tokens)  # keeps what stands at the end of every text
             for number, one in zip(long, self.tokenizer.encode_batch([texts[number] for number in long]), strict=True):
                 found[number] = one.ids
             self.tokenizer.no_truncation()
         return found
+
+    def check_lengths(self, texts: Sequence[str], what: str) -> None:
+        """Refuse, in one line as `what`, all texts that are too long, where `truncate` is false."""
+        long: list[int] = []
+        for start in range(0, len(texts), CHECKED):
+            some = self.tokenizer.encode_batch(list(texts[start : start + CHECKED]))
+            long += [len(one.ids) for one in some if len(one.ids) > self.max_tokens]
+        self._refuse_long(long, len(texts), f"{what}: ")
+
+    def _refuse_long(self, lengths: Sequence[int], count: int, what: str) -> None:
+        if lengths and not self.truncate:
+            raise UserError(
+                f"{what}{len(lengths)} of {count} texts have more than {self.max_tokens} tokens, the longest "
+                f"{max(lengths)}: raise max_tokens, or set truncate to true"
+            )
 
     def texts(self, ids: Ids) -> list[str]:
         """Rows of ids back to texts, special tokens left out."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.classification.tokens import Tokens
 from models.errors import UserError
 from models.silence import silence
 from models.teachers.pinned import Place
@@ -71,6 +72,18 @@ class TextClassifier(nn.Module):
             if name.endswith("position_embeddings") and getattr(layer, "padding_idx", None) is not None
         ]
         return most - max(before, default=0)
+
+
+def check_tokens(network: TextClassifier, tokens: Tokens, what: str) -> None:
+    """Refuse, in one line as `what`, a tokeniser whose rows or ids are more than the network takes."""
+    if tokens.max_tokens > network.longest():
+        raise UserError(f"{what}: max_tokens is {tokens.max_tokens}, and it takes {network.longest()}: lower it")
+    known = network.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if tokens.vocabulary > known:
+        raise UserError(
+            f"{what}: its tokeniser has {tokens.vocabulary} tokens, and its network knows {known}: they are of two "
+            "models; take the tokenizer.json that belongs to the weights"
+        )
 
 
 def depth(model: nn.Module) -> int:

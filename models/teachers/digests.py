@@ -60,7 +60,7 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # What only teachers of classifiers are, or say (models/classification/digests.py).
-LABEL_KINDS, LABEL_KEYS = ("network", "transformers"), ("mean_of", "max_tokens")
+LABEL_KINDS, LABEL_KEYS = ("network", "transformers", "chat"), ("mean_of", "max_tokens")
 
 IDENTITY: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "painter": _painter,

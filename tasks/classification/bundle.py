@@ -1,7 +1,8 @@
 """bundle, of classifiers: the folder an app ships: model files, manifest.json and a model card.
 
-Reads, of one student, pairs/, student/, exported/, benchmark/ and report/; refuses what does not belong together. A
-student that does not pass the gate is bundled too; its manifest says so.
+A text classifier's tokeniser is shipped beside its files. Reads, of one student, pairs/, student/, exported/,
+benchmark/ and report/; refuses what does not belong together. A student that does not pass the gate is bundled too; its
+manifest says so.
 
 The command is that of tasks/bundle.py.
 """
@@ -15,7 +16,8 @@ from models.errors import UserError
 from tasks.bundle import CARD, read_model
 from tasks.classification.evidence import LabelEvidence
 from tasks.classification.params import Classifier
-from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
+from tasks.classification.taken import TOKENIZER
+from tasks.files import check_sha256, read_json, replacing_folder, sha256_bytes, write_bytes, write_json
 from tasks.gate import Decision, decide
 from tasks.manifest import (
     MANIFEST,
@@ -28,6 +30,8 @@ from tasks.manifest import (
     Manifest,
     ModelFile,
     Tensor,
+    TokenizerFile,
+    Tokens,
     verify_bundle,
 )
 from tasks.params import Params
@@ -50,18 +54,33 @@ def bundle(params: Params, name: str, block: Classifier) -> None:
     for row in benchmark["files"]:
         if row["file"] not in models or row["sha256"] != sha256_bytes(models[row["file"]]):
             raise UserError(f"{folder}/benchmark timed another {row['file']} than the exported one: run dvc repro")
-    evidence = find_evidence(quality, pairs, exported, benchmark, models, block.gate.target)
+    tokenizer = read_tokenizer(folder / "student", student)
+    shipped = sum(map(len, models.values())) + (tokenizer[0].bytes if tokenizer else 0)
+    evidence = find_evidence(quality, pairs, exported, benchmark, models, block.gate.target, shipped)
     decision = decide(evidence, None, block.gate)  # its own merits; tasks/compare.py is about the champion
-    manifest = describe(name, block.task, pairs, exported, benchmark, quality, models, decision)
+    entry = tokenizer[0] if tokenizer else None
+    manifest = describe(name, block.task, pairs, exported, benchmark, quality, models, entry, decision)
     card = render_markdown(TEMPLATE, manifest=manifest, pairs=pairs, student=student, quality=quality).encode()
     document = Document(file=CARD, sha256=sha256_bytes(card), bytes=len(card))
     with replacing_folder(folder / "bundle") as made:
         for file, data in models.items():
             write_bytes(made / file, data)
+        if tokenizer:
+            write_bytes(made / tokenizer[0].file, tokenizer[1])
         write_bytes(made / CARD, card)
         write_json(made / MANIFEST, manifest.model_copy(update={"documents": [document]}).to_json())
         verify_bundle(made)
     print(f"{name}: gate {'passed' if decision.passed else 'not passed: ' + decision.reason}; {folder}/bundle")
+
+
+def read_tokenizer(student: Path, record: Mapping[str, Any]) -> tuple[TokenizerFile, bytes] | None:
+    """The tokeniser of a text classifier, as a part of the manifest and as bytes; None of pictures."""
+    if "tokens" not in record:
+        return None
+    told, data = record["tokens"], (student / TOKENIZER).read_bytes()
+    check_sha256(student / TOKENIZER, told["sha256"], "student's tokeniser")
+    shape = {key: told[key] for key in ("max_tokens", "truncate", "pad")}
+    return TokenizerFile(file=TOKENIZER, sha256=told["sha256"], bytes=len(data), **shape), data
 
 
 def find_evidence(
@@ -71,15 +90,16 @@ def find_evidence(
     benchmark: Mapping[str, Any],
     models: Mapping[str, bytes],
     target: str,
+    shipped: int,
 ) -> LabelEvidence:
-    """What evaluate measured of the file a phone runs, its time on the target, and what this bundle ships of it."""
+    """What evaluate measured of the file a phone runs, its time on the target, and what this bundle ships, in bytes."""
     evidence = LabelEvidence.from_json(dict(quality["evidence"]))
     if (evidence.pairs, evidence.teacher) != (pairs["digest"], pairs["teacher"]):
         raise UserError("report/quality.json was measured on other pairs than those of pairs/: run dvc repro evaluate")
     return replace(
         on_target(evidence, benchmark, exported["files"], target),
         shipped_sha256=sha256_bytes(models[judged_file(exported["files"])["file"]]),
-        bundle_mib=sum(len(data) for data in models.values()) / MIB,
+        bundle_mib=shipped / MIB,
     )
 
 
@@ -91,6 +111,7 @@ def describe(
     benchmark: Mapping[str, Any],
     quality: Mapping[str, Any],
     models: Mapping[str, bytes],
+    tokenizer: TokenizerFile | None,
     decision: Decision,
 ) -> Manifest:
     """The manifest, but for the model card, which is written from it."""
@@ -98,8 +119,6 @@ def describe(
     fastest = fastest_files(benchmark["files"], exported["files"]).values()
 
     def model_file(record: Mapping[str, Any]) -> ModelFile:
-        size = pairs["size"]
-        shape = (1, size, size, 3) if record["layout"] == "NHWC" else (1, 3, size, size)
         rows = [row for row in public["files"] if row["file"] == record["file"]]
         return ModelFile(
             file=record["file"],
@@ -107,7 +126,7 @@ def describe(
             bytes=len(models[record["file"]]),
             runtime=record["runtime"],
             precision=record["precision"],
-            input=Tensor(shape=shape, dtype="float32", layout=record["layout"], range=(0.0, 1.0), colour="RGB"),
+            input=tokens_in(record, tokenizer) if tokenizer else picture_in(record, pairs["size"]),
             output=Logits(shape=(1, len(pairs["classes"])), dtype="float32"),
             parity=LabelParity.model_validate(record["parity"]),
             quality=_quality(quality["files"][record["file"]]),
@@ -123,6 +142,7 @@ def describe(
             "name": name,
             "task": task,
             "classes": pairs["classes"],
+            "tokenizer": tokenizer,
             "digests": {
                 "teacher": {
                     "name": pairs["teacher_name"],
@@ -145,6 +165,23 @@ def describe(
                 "results": [result.to_json() for result in decision.results],
             },
         }
+    )
+
+
+def picture_in(record: Mapping[str, Any], size: int) -> Tensor:
+    """What a file takes of pictures."""
+    shape = (1, size, size, 3) if record["layout"] == "NHWC" else (1, 3, size, size)
+    return Tensor(shape=shape, dtype="float32", layout=record["layout"], range=(0.0, 1.0), colour="RGB")
+
+
+def tokens_in(record: Mapping[str, Any], tokenizer: TokenizerFile) -> Tokens:
+    """What a file takes of texts."""
+    litert = record["runtime"] == "litert"
+    return Tokens(
+        names=("ids", "mask"),
+        shape=(1, tokenizer.max_tokens),
+        dtype="int32" if litert else "int64",
+        shorter=not litert,
     )
 
 

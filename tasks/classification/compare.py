@@ -9,6 +9,7 @@ from tasks.classification.evaluate import of_file, read_work
 from tasks.classification.evidence import LabelEvidence
 from tasks.classification.phone import label_evidence
 from tasks.classification.quality import MAJORITY, measure_all
+from tasks.classification.taken import Pictures, Taken, texts_of
 from tasks.compare import beside_bundle, in_turn
 from tasks.files import read_json, sha256_file
 from tasks.manifest import read_manifest, verify_bundle
@@ -25,16 +26,23 @@ def compare(
     found = LabelEvidence.from_json(read_json(folder / "report" / "quality.json").get("evidence") or {})
     candidate = beside_bundle(found, folder, mine, target)
     if champion is not None:
-        classes = read_manifest(champion / "manifest.json").classes
-        if classes != mine.classes:
+        other = read_manifest(champion / "manifest.json")
+        if (other.task, other.classes) != (mine.task, mine.classes):
             raise UserError(
-                f"the champion tells {', '.join(classes)} apart, the candidate {', '.join(mine.classes)}: they cannot "
-                "be compared; give the new one another name"
+                f"the champion tells {', '.join(other.classes)} apart ({other.task}), the candidate "
+                f"{', '.join(mine.classes)} ({mine.task}): they cannot be compared; give the new one another name"
             )
 
     def measure(file: Path) -> LabelEvidence:
         work = read_work(folder, dataset)
-        answers = measure_all({file.name: of_file(file, "litert")}, work)
+        answers = measure_all({file.name: of_file(file, "litert", bundle_takes(file.parent))}, work)
         return replace(label_evidence(answers[file.name], answers[MAJORITY], work), measured_sha256=sha256_file(file))
 
-    return in_turn(folder, champion, candidate, measure, warmup=warmup, runs=runs, gives="logits")
+    gives = bundle_takes(folder / "bundle").gives
+    return in_turn(folder, champion, candidate, measure, warmup=warmup, runs=runs, gives=gives)
+
+
+def bundle_takes(bundle: Path) -> Taken:
+    """What the files of a bundle take: texts by its own tokeniser, cut where they are too long, as an app does."""
+    tokenizer = read_manifest(bundle / "manifest.json").tokenizer
+    return texts_of(bundle, tokenizer.model_dump() | {"truncate": True}, "bundle") if tokenizer else Pictures()

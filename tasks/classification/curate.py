@@ -2,8 +2,8 @@
 
 Reads data/datasets/NAME and raw/ of one student. Writes data/students/NAME/pairs: SPLIT.rows.npy (M,) the rows that
 are kept, links to the answers (SPLIT.logits.npy, SPLIT.pooled.npy), kept.jsonl and rejected.jsonl (LabelVerdict),
-yield.json, pairs.json (what the set is, by digest). Held-out examples are all kept: what a student is measured on is
-not chosen by its teacher.
+yield.json, pairs.json (what the set is, by digest). Held-out examples are all kept, as what a student is measured on is
+not chosen by its teacher; but for those that it would not answer.
 
 The command is that of tasks/curate.py.
 """
@@ -19,14 +19,15 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from tasks.classification.examples import ExampleSet, open_examples
+from tasks.classification.generate import REFUSED, Refusal
 from tasks.classification.params import Classifier
 from tasks.files import check_sha256, read_json, replacing_folder, sha256_file, sha256_json, write_json
 from tasks.params import Params
-from tasks.records import SPLITS, Record, SplitName, write_records
+from tasks.records import SPLITS, Record, SplitName, read_records, write_records
 from tasks.stage import STUDENTS
 
-CONFLICT = "conflict"
-RULES = (CONFLICT,)
+CONFLICT, UNANSWERED = "conflict", "refused"
+RULES = (CONFLICT, UNANSWERED)
 DIGITS = 4
 
 
@@ -47,8 +48,11 @@ def curate(params: Params, name: str, block: Classifier) -> None:
     answers = read_answers(raw, examples)
     verdicts = judge(raw, examples, block.pairs.max_conflict)
     counts = count_yield(verdicts)
-    if not counts["train"]["kept"]:
-        raise UserError(f"curate {name}: no training example is left: raise pairs.max_conflict, or look at the teacher")
+    for split in SPLITS:
+        if not counts[split]["kept"]:
+            raise UserError(
+                f"curate {name}: no {split} example is left: raise pairs.max_conflict, or look at the teacher"
+            )
     with replacing_folder(STUDENTS / name / "pairs") as folder:
         for file in answers["files"]:
             bring(raw / file, folder / file)
@@ -76,16 +80,20 @@ def read_answers(raw: Path, examples: ExampleSet) -> dict[str, Any]:
 def judge(raw: Path, examples: ExampleSet, max_conflict: float) -> list[LabelVerdict]:
     """A verdict for every example, by split and row."""
     verdicts = []
+    told = read_records(raw / REFUSED, Refusal) if (raw / REFUSED).exists() else []
+    refused = {(one.split, one.row): one.reason for one in told}
     for split in SPLITS:
         labels = examples.splits[split].labels
         sure, own = certainty(np.load(raw / f"{split}.logits.npy", mmap_mode="r", allow_pickle=False))
         for row, label in enumerate(labels.tolist()):
-            conflict = split == "train" and label >= 0 and own[row] != label and sure[row] >= max_conflict
-            reason = ""
-            if conflict:
+            rule, reason = "", refused.get((split, row), "")
+            if (split, row) in refused:
+                rule = UNANSWERED
+            elif split == "train" and label >= 0 and own[row] != label and sure[row] >= max_conflict:
+                rule = CONFLICT
                 said, wanted = (examples.classes[one] for one in (int(own[row]), label))
                 reason = f"the teacher is sure of {said!r} ({sure[row]:.2f}), the label says {wanted!r}"
-            verdicts.append(LabelVerdict(split=split, row=row, rule=CONFLICT if conflict else "", reason=reason))
+            verdicts.append(LabelVerdict(split=split, row=row, rule=rule, reason=reason))
     return verdicts
 
 

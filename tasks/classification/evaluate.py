@@ -6,7 +6,7 @@ checked against their recorded sha256. Writes report/quality.json and the report
 The command is that of tasks/evaluate.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from tasks.classification.params import Classifier
 from tasks.classification.phone import student_evidence
 from tasks.classification.quality import Model, Work, measure_all, summarise, taught_labels
+from tasks.classification.taken import Taken, student_takes
 from tasks.classification.taught import LabelPairs, open_pairs
 from tasks.files import check_sha256, read_json, read_jsonl, replacing_folder, write_json
 from tasks.params import Params
@@ -57,7 +58,7 @@ def read_work(folder: Path, dataset: str) -> Work:
 def work_of(pairs: LabelPairs, record: dict[str, Any], files: Sequence[Any], benchmark: Any) -> Work:
     """The test examples with labels and the teacher's answers."""
     taught, test = pairs.split("train"), pairs.split("test")
-    rows = pairs.rows("test")
+    rows, kept = pairs.rows("test"), pairs.rows("train")
     inputs = (
         np.asarray(test.inputs)[rows] if isinstance(test.inputs, np.ndarray) else [test.inputs[row] for row in rows]
     )
@@ -66,7 +67,7 @@ def work_of(pairs: LabelPairs, record: dict[str, Any], files: Sequence[Any], ben
         inputs=inputs,
         labels=test.labels[rows],
         teacher=np.asarray(pairs.logits("test")[rows, 0], np.float32),
-        taught=taught_labels(taught.labels, np.asarray(pairs.logits("train")[:, 0], np.float32)),
+        taught=taught_labels(taught.labels[kept], np.asarray(pairs.logits("train")[kept, 0], np.float32)),
         pairs=record,
         files=files,
         benchmark=benchmark,
@@ -77,32 +78,30 @@ def open_models(folder: Path, work: Work) -> dict[str, Model]:
     """Every contestant by name: the torch student and each file."""
     from models.classification.networks import load_network
 
-    models: dict[str, Model] = {TORCH: of_torch(load_network(folder / "student"))}
+    taken = student_takes(folder / "student")
+    models: dict[str, Model] = {TORCH: of_torch(load_network(folder / "student"), taken)}
     for record in work.files:
-        models[record["file"]] = of_file(folder / "exported" / record["file"], record["runtime"])
+        models[record["file"]] = of_file(folder / "exported" / record["file"], record["runtime"], taken)
     return models
 
 
-def of_torch(student: Any) -> Model:
-    """A torch classifier as a function over (B,S,S,3) uint8."""
+def of_torch(student: Any, taken: Taken) -> Model:
+    """A torch classifier as a function over batches of pictures (B,S,S,3) uint8, or of texts."""
     import torch
 
-    from models.batches import to_tensor
-
-    def run(pictures: Any) -> Any:
+    def run(inputs: Any) -> Any:
         with torch.inference_mode():
-            return student(to_tensor(np.ascontiguousarray(pictures))).numpy()
+            return student(*taken.batch(inputs)).numpy()
 
     return run
 
 
-def of_file(path: Path, runtime: str) -> Model:
+def of_file(path: Path, runtime: str, taken: Taken) -> Model:
     """A model file as a function over batches; it takes one example at a time."""
     from models.runtimes import open_model
 
-    model = open_model(path, runtime, gives="logits")
-    scaled: Callable[[Any], Any] = lambda one: one[None].astype(np.float32) / np.float32(255)  # noqa: E731
-    return lambda pictures: np.concatenate([model(scaled(one)) for one in pictures])
+    model = open_model(path, runtime, gives=taken.gives)
+    return lambda inputs: np.concatenate([model(taken.sample(one)) for one in inputs])
 
 
 def write_page(report: Path, name: str, folder: Path, quality: Any, work: Work) -> None:

@@ -6,6 +6,7 @@ As tasks/facts.py does it of students of pictures, by the same names where the s
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from models.classification.digests import without_places
 from tasks.classification.evidence import LabelEvidence
 from tasks.classification.params import Classifier
 from tasks.classification.quality import MAJORITY, TEACHER
@@ -38,7 +39,7 @@ def _generate(params: Params, name: str, block: Classifier) -> StageFacts:
     return StageFacts(
         stage="generate",
         digest=record["digest"],
-        params={"teacher": block.teacher.model_dump(), "pairs": block.pairs.model_dump()},
+        params={"teacher": without_places(block.teacher.model_dump()), "pairs": block.pairs.model_dump()},
         made_from={"inputs": record["dataset"], "teacher": teacher["digest"]},
         tags={
             "teacher.name": teacher["name"],

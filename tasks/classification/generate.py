@@ -2,30 +2,32 @@
 
 Reads data/datasets/NAME. Writes data/students/NAME/raw: SPLIT.logits.npy (N,V,C) float32 (V is 1 of held-out examples
 and of texts), SPLIT.pooled.npy (N,V,D) float16 where `pairs.pooled` asks for what the teacher holds before its last
-layer, teacher.json, answers.json (of which teacher, dataset and views they are, by digest). Until it is whole it grows
-in data/.work/NAME/generate-KEY, a file a block of examples, from where a later run goes on.
+layer, refused.jsonl where a language model would not answer (its logits are NaN), teacher.json, answers.json (of which
+teacher, dataset and views they are, by digest). Until it is whole it grows in data/.work/NAME/generate-KEY, a file a
+block of examples, from where a later run goes on.
 
 The command is that of tasks/generate.py.
 """
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from models.classification.digests import without_places
 from models.classification.views import Viewer, Views
 from models.errors import UserError
-from models.teachers.pinned import without_places
 from tasks.arrays import ArrayFile
 from tasks.classification.examples import Examples, ExampleSet, open_examples
 from tasks.classification.params import Classifier
 from tasks.files import replacing_folder, sha256_file, sha256_json, write_bytes, write_json
 from tasks.params import Params
 from tasks.progress import progress
-from tasks.records import SPLITS
+from tasks.records import SPLITS, Record, SplitName, write_records
 from tasks.stage import STUDENTS, work_folder
 
 Floats = npt.NDArray[np.float32]
@@ -33,6 +35,16 @@ Floats = npt.NDArray[np.float32]
 FORMAT = 1  # raise it when answers are made or stored in another way
 BLOCK = 256  # examples whose answers are kept together: the most that a kill can cost
 MIB = 2**20
+REFUSED = "refused.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal(Record):
+    """An example that the teacher would not answer; its logits are NaN."""
+
+    split: SplitName
+    row: int
+    reason: str
 
 
 def generate(params: Params, name: str, block: Classifier) -> None:
@@ -48,6 +60,7 @@ def generate(params: Params, name: str, block: Classifier) -> None:
     teacher = load_teacher(block.teacher.model_dump())
     check_classes(teacher.labels, teacher.classes, examples.classes, f"teacher {block.teacher.name}")
     check_budget(name, examples, block)
+    check_lengths(teacher, examples)
     about = {
         "format": FORMAT,
         "teacher": teacher.digest,
@@ -71,6 +84,10 @@ def generate(params: Params, name: str, block: Classifier) -> None:
                 advance(len(rows) * views_of(viewers[split]))
     with replacing_folder(STUDENTS / name / "raw") as raw:
         files = {file: sha256_file(raw / file) for split in SPLITS for file in join(folder, raw, split)}
+        refused = refusals(teacher, examples, raw)
+        if refused:
+            write_records(raw / REFUSED, refused)
+            files[REFUSED] = sha256_file(raw / REFUSED)
         write_json(raw / "teacher.json", without_places(block.teacher.model_dump()) | {"digest": teacher.digest})
         record = about | {"classes": examples.classes, "files": files}
         write_json(raw / "answers.json", record | {"digest": sha256_json(record)})
@@ -103,6 +120,15 @@ def check_budget(name: str, examples: ExampleSet, block: Classifier) -> None:
         )
 
 
+def check_lengths(teacher: Any, examples: ExampleSet) -> None:
+    """Refuse texts of any split that are longer than the teacher takes, all of them in one line."""
+    if examples.kind == "texts":
+        texts = [text for split in SPLITS for text in examples.splits[split].inputs]
+        for one in getattr(teacher, "teachers", [teacher]):
+            if one.tokens is not None:
+                one.tokens.check_lengths(texts, f"teacher {one.name}")
+
+
 def answer(teacher: Any, shown: Any, rows: npt.NDArray[np.int64], classes: int, pooled: bool, path: Path) -> None:
     """Ask the teacher about some rows in all their views, and keep what it says."""
     from safetensors.numpy import save
@@ -114,7 +140,7 @@ def answer(teacher: Any, shown: Any, rows: npt.NDArray[np.int64], classes: int, 
         else:
             inputs = [shown[row] for row in rows]
         found = np.asarray(teacher(inputs), np.float32)
-        check_answers(found, len(rows), classes)
+        check_answers(found, len(rows), classes, may_refuse=hasattr(teacher, "refusal"))
         logits.append(found)
         if pooled:
             features.append(np.asarray(teacher.pooled(inputs), np.float16))
@@ -122,16 +148,27 @@ def answer(teacher: Any, shown: Any, rows: npt.NDArray[np.int64], classes: int, 
     write_bytes(path, save({what: np.ascontiguousarray(values) for what, values in arrays.items()}))
 
 
-def check_answers(found: Floats, count: int, classes: int) -> None:
-    """Refuse logits that are not (count,classes), or not finite."""
+def check_answers(found: Floats, count: int, classes: int, *, may_refuse: bool = False) -> None:
+    """Refuse logits that are not (count,classes), or not finite; whole rows of NaN are those that a teacher refuses."""
     if found.shape != (count, classes):
         raise UserError(
             f"the teacher gives logits of {found.shape[-1]} classes, and the dataset has {classes}: take a teacher of "
             "these classes, or name the dataset's `classes` in its order"
         )
-    broken = int((~np.isfinite(found).all(axis=1)).sum())
+    refused = np.isnan(found).all(axis=1) & may_refuse
+    broken = int((~np.isfinite(found).all(axis=1) & ~refused).sum())
     if broken:
         raise UserError(f"the teacher's logits of {broken} of {count} examples are not finite: look at its weights")
+
+
+def refusals(teacher: Any, examples: ExampleSet, raw: Path) -> list[Refusal]:
+    """What a teacher would not answer, and why; curation takes these examples out."""
+    found: list[Refusal] = []
+    for split in SPLITS:
+        logits = np.load(raw / f"{split}.logits.npy", mmap_mode="r", allow_pickle=False)
+        for row in np.flatnonzero(np.isnan(logits).any(axis=(1, 2))).tolist():
+            found.append(Refusal(split=split, row=row, reason=teacher.refusal(examples.splits[split].inputs[row])))
+    return found
 
 
 def join(folder: Path, raw: Path, split: str) -> list[str]:

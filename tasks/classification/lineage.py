@@ -11,6 +11,7 @@ from typing import Any
 from tasks.classification.examples import open_examples
 from tasks.classification.facts import FACTS
 from tasks.classification.params import Classifier
+from tasks.classification.taken import TOKENIZER
 from tasks.facts import StageFacts
 from tasks.files import check_sha256, read_json, sha256_file, write_json
 from tasks.lineage import lineage_facts, same
@@ -43,6 +44,9 @@ def chain(folder: Path, dataset: str) -> dict[str, Any]:
     known = {file["file"]: file["sha256"] for file in exported["files"]}
     for file, digest in known.items():
         check_sha256(folder / "exported" / file, digest, "exported")
+    if "tokens" in student:
+        known[TOKENIZER] = student["tokens"]["sha256"]
+        check_sha256(folder / "student" / TOKENIZER, known[TOKENIZER], "student")
     manifest = verify_bundle(folder / "bundle")
     digests = manifest.digests
     same("answers", "dataset", answers["dataset"], examples.digest)

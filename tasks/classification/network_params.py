@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tasks.chat_params import ChatTeacher
 from tasks.schema import Count, Positive, PositiveFloat, Section, Sha256
 
 Three = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -204,4 +205,6 @@ class SeveralTextTeachers(_Several):
 
 
 ImageTeacher = Annotated[NetworkTeacher | ImageStudentTeacher | SeveralImageTeachers, Field(discriminator="kind")]
-TextTeacher = Annotated[TransformersTeacher | TextStudentTeacher | SeveralTextTeachers, Field(discriminator="kind")]
+TextTeacher = Annotated[
+    TransformersTeacher | TextStudentTeacher | SeveralTextTeachers | ChatTeacher, Field(discriminator="kind")
+]

@@ -1,5 +1,6 @@
 """What a classifier is taught and measured on: its curated pairs opened, and the networks on both sides of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ from models.classification.views import Viewer
 from models.errors import UserError
 from tasks.classification.examples import Examples, ExampleSet, open_examples
 from tasks.classification.generate import viewer
-from tasks.classification.params import Classifier, ImageClassifier
+from tasks.classification.params import Classifier, TextClassifier
+from tasks.classification.taken import Pictures, Taken, Texts, taught_texts
 from tasks.files import check_sha256, read_json
-from tasks.records import SplitName
+from tasks.records import SPLITS, SplitName
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,8 +65,8 @@ def open_pairs(folder: Path, dataset: str) -> LabelPairs:
     return LabelPairs(folder=folder / "pairs", record=record, examples=examples)
 
 
-def make_batches(pairs: LabelPairs, block: Classifier, tokens: "Any | None" = None) -> "LabelBatches":
-    """The training batches; `tokens` turns texts into (N,L) ids and masks."""
+def make_batches(pairs: LabelPairs, block: Classifier, taken: Taken) -> "LabelBatches":
+    """The training batches, of pictures in their views or of texts by their tokens."""
     from models.classification.batches import PictureBatches, TextBatches
 
     taught = pairs.split("train")
@@ -76,17 +78,36 @@ def make_batches(pairs: LabelPairs, block: Classifier, tokens: "Any | None" = No
         "batch_size": block.train.batch_size,
         "seed": block.train.seed,
     }
-    if isinstance(block, ImageClassifier):
-        shown = viewer(taught, block, training=True)
-        assert isinstance(shown, Viewer)
-        return PictureBatches(shown, **settings)
-    assert tokens is not None
-    ids, mask = tokens(taught.inputs)
-    return TextBatches(ids, mask, **settings)
+    if isinstance(taken, Texts):
+        return TextBatches(*taken.tokens(taught.inputs), **settings)
+    shown = viewer(taught, block, training=True)
+    assert isinstance(shown, Viewer)
+    return PictureBatches(shown, **settings)
 
 
-def build(block: Classifier, pairs: LabelPairs) -> "nn.Module":
-    """The untrained student, by torch's global random numbers."""
+def build(block: Classifier, pairs: LabelPairs, taken: Taken) -> "nn.Module":
+    """An untrained student, by torch's global random numbers."""
     from models.classification.networks import build as build_network
 
-    return build_network(block.architecture.model_dump(), len(pairs.examples.classes))
+    known = {"vocabulary": taken.tokens.vocabulary, "pad": taken.tokens.pad} if isinstance(taken, Texts) else {}
+    return build_network(block.architecture.model_dump(), len(pairs.examples.classes), **known)
+
+
+def first(block: Classifier, pairs: LabelPairs, taken: Taken) -> "nn.Module":
+    """The student as training begins: with the weights of `init`, or untrained; its tokeniser fits it."""
+    from models.classification.networks import load_network
+    from models.classification.transformer import check_tokens
+
+    student = load_network(Path(block.init)) if block.init else build(block, pairs, taken)
+    if isinstance(taken, Texts):
+        check_tokens(student, taken.tokens, "architecture")  # type: ignore[arg-type]
+    return student
+
+
+def find_taken(block: Classifier, pairs: LabelPairs, teacher: Callable[[], Any]) -> Taken:
+    """What the student is to take; texts of all splits fit in, or are cut, or refused in one line."""
+    if not isinstance(block, TextClassifier):
+        return Pictures()
+    taken = taught_texts(block, teacher, pairs.split("train").inputs)
+    taken.tokens.check_lengths([text for split in SPLITS for text in pairs.split(split).inputs], "architecture")
+    return taken

@@ -41,12 +41,14 @@ def label_drift(folder: Path, dataset: str, old_teacher: Mapping[str, Any], *, o
     """
     pairs = open_pairs(folder, dataset)
     test = pairs.split("test")
-    count = min(MOST, len(test))
-    new = np.asarray(pairs.logits("test")[:count, 0]).argmax(axis=1)
-    labels = test.labels[:count]
+    rows = pairs.rows("test")[:MOST]  # what it would not answer is none of them
+    count = len(rows)
+    new = np.asarray(pairs.logits("test")[rows, 0]).argmax(axis=1)
+    labels = test.labels[rows]
+    asked = test.inputs[rows] if isinstance(test.inputs, np.ndarray) else [test.inputs[row] for row in rows]
     figures: dict[str, float | None] = dict.fromkeys(("changed", "old_accuracy", "new_accuracy"))
     try:
-        old = ask(old_teacher, test.inputs[:count], old_digest)
+        old = ask(old_teacher, asked, old_digest)
     except (UserError, OSError) as error:
         told = f"not compared, the old teacher cannot be asked: {error}"
     else:

@@ -1,13 +1,16 @@
 """train, of classifiers: a student learns from labels and from the teacher's answers, which were asked for once.
 
 Reads data/datasets/NAME and pairs/ of one student; writes data/students/NAME/student: weights.safetensors,
-student.json, curve.jsonl. Where a loss wants what the teacher holds inside, the teacher runs in every step. Before the
-first step every part of the loss is tried: one that teaches nothing is refused (models/term_check.py). Resume
-checkpoints lie under data/.work/NAME, named by a digest of everything that decides the result.
+student.json, curve.jsonl and, of texts, tokenizer.json. Where a loss wants what the teacher holds inside, the teacher
+runs in every step. Before the first step every part of the loss is tried: one that teaches nothing is refused
+(models/term_check.py). Resume checkpoints lie under data/.work/NAME, named by a digest of everything that decides the
+result.
 
 The command is that of tasks/train.py.
 """
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +18,9 @@ import numpy as np
 
 from models.errors import UserError
 from tasks.classification.params import Classifier
-from tasks.classification.taught import LabelPairs, build, make_batches, open_pairs
-from tasks.files import read_json
+from tasks.classification.taken import Taken, Texts
+from tasks.classification.taught import LabelPairs, build, find_taken, first, make_batches, open_pairs
+from tasks.files import read_json, sha256_bytes
 from tasks.label_losses_params import peers
 from tasks.label_terms import make_label_terms
 from tasks.learning import digests, publish
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.classification.batches import LabelBatches
+    from models.classification.teachers import LabelTeacher
     from models.classification.validation import Given
     from models.terms import Term
     from models.training import Line, Recipe
@@ -61,10 +66,13 @@ CODE = (
 def train(params: Params, name: str, block: Classifier) -> None:
     """Train one classifier, going on from a checkpoint of the same work if there is one."""
     from models.classification.networks import described
+    from models.classification.teachers import load_teacher
 
     folder = STUDENTS / name
     pairs = open_pairs(folder, block.dataset)
-    student, curve = teach(params, name, block, pairs)
+    teacher = cache(lambda: load_teacher(block.teacher.model_dump()))  # for its tokeniser, or what it holds inside
+    taken = find_taken(block, pairs, teacher)
+    student, curve = teach(params, name, block, pairs, taken, teacher)
     record = {
         "architecture": described(student, block.architecture.model_dump()),
         "classes": pairs.examples.classes,
@@ -77,7 +85,11 @@ def train(params: Params, name: str, block: Classifier) -> None:
         "final": curve[-2]["losses"],
         "val": {key: value for key, value in curve[-1].items() if key != "step"},
     }
-    publish(folder / "student", student, record, curve)
+    tokenizer = b""
+    if isinstance(taken, Texts):
+        tokenizer = taken.tokens.data
+        record["tokens"] = taken.record() | {"sha256": sha256_bytes(tokenizer)}
+    publish(folder / "student", student, record, curve, tokenizer=tokenizer)
 
 
 def start_digest(block: Classifier) -> str:
@@ -87,13 +99,14 @@ def start_digest(block: Classifier) -> str:
     return str(read_json(Path(block.init) / "student.json")["weights_sha256"])
 
 
-def teach(params: Params, name: str, block: Classifier, pairs: LabelPairs) -> "tuple[nn.Module, list[Line]]":
+def teach(
+    params: Params, name: str, block: Classifier, pairs: LabelPairs, taken: Taken, teacher: "Callable[[], LabelTeacher]"
+) -> "tuple[nn.Module, list[Line]]":
     """Run the training loop; returns the averaged student and its curve."""
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    from models.classification.networks import load_network
     from models.classification.validation import on_labels
     from models.term_check import check_terms
     from models.torch_setup import prepare_torch
@@ -101,19 +114,19 @@ def teach(params: Params, name: str, block: Classifier, pairs: LabelPairs) -> "t
 
     prepare_torch(params.train.threads)
     set_seed(block.train.seed)
-    student = load_network(Path(block.init)) if block.init else build(block, pairs)
-    batches = make_batches(pairs, block)
+    student = first(block, pairs, taken)
+    batches = make_batches(pairs, block, taken)
     recipe = make_recipe(params, block)
-    terms = make_terms(block, pairs, student, batches, recipe)
-    checkpoint = own_checkpoint(work_folder(name), "train", work_of(params, block, pairs))
+    terms = make_terms(block, pairs, student, taken, batches, recipe, teacher)
+    checkpoint = own_checkpoint(work_folder(name), "train", work_of(params, block, pairs, taken))
     if not checkpoint.exists():
         check_terms(student, terms, batches.parts(batches.batch(0)))
     training = begin(student, recipe, terms)
     if resume(training, checkpoint):
         print(f"train: going on from step {training.step}")
     rows = pairs.rows("val")
-    teacher = np.asarray(pairs.logits("val")[rows, 0], np.float32)
-    check = on_labels(given_of(pairs, "val"), pairs.split("val").labels[rows], teacher)
+    answers = np.asarray(pairs.logits("val")[rows, 0], np.float32)
+    check = on_labels(given_of(pairs, "val", taken), pairs.split("val").labels[rows], answers)
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
 
         def show(training: Any, line: "Line") -> None:
@@ -123,12 +136,13 @@ def teach(params: Params, name: str, block: Classifier, pairs: LabelPairs) -> "t
     return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
 
 
-def work_of(params: Params, block: Classifier, pairs: LabelPairs) -> dict[str, Any]:
+def work_of(params: Params, block: Classifier, pairs: LabelPairs, taken: Taken) -> dict[str, Any]:
     """Everything that decides the result."""
     return {
         "pairs": pairs.record["digest"],
         "architecture": block.architecture.model_dump(),
         "teacher": pairs.record["teacher"],
+        "tokens": taken.record() if isinstance(taken, Texts) else None,
         "init": start_digest(block),
         "train": block.train.model_dump(),
         "shared": params.train.model_dump(exclude={"processes", "threads"}),
@@ -146,17 +160,22 @@ def make_recipe(params: Params, block: Classifier) -> "Recipe":
 
 
 def make_terms(
-    block: Classifier, pairs: LabelPairs, student: "nn.Module", batches: "LabelBatches", recipe: "Recipe"
+    block: Classifier,
+    pairs: LabelPairs,
+    student: "nn.Module",
+    taken: Taken,
+    batches: "LabelBatches",
+    recipe: "Recipe",
+    teacher: "Callable[[], LabelTeacher]",
 ) -> "list[Term]":
     """What the block says a student is taught by; the teacher is loaded only where it is seen in every step."""
     import torch
 
-    from models.classification.teachers import load_teacher
     from models.features import module_features
     from models.training import make_optimizer
 
     def inside(paths: Any) -> Any:
-        network = load_teacher(block.teacher.model_dump()).network
+        network = teacher().network
         if network is None:
             raise UserError(f"train.losses: {paths[0]!r} is wanted of the teacher, which shows none of its inside")
         return module_features(network, paths)
@@ -168,21 +187,12 @@ def make_terms(
         labels=torch.from_numpy(pairs.split("train").labels),
         seed=block.train.seed,
         teacher=inside if block.asks_teacher else None,
-        peer=build(block, pairs) if peers(list(block.train.losses)) else None,
+        peer=build(block, pairs, taken) if peers(list(block.train.losses)) else None,
         optimizer=lambda weights: make_optimizer(weights, recipe),
     )
 
 
-def given_of(pairs: LabelPairs, split: Any) -> "Given":
+def given_of(pairs: LabelPairs, split: Any, taken: Taken) -> "Given":
     """What a model is given of the kept rows of a held-out split."""
-    import torch
-
-    from models.batches import to_floats
-
     rows, inputs = pairs.rows(split), pairs.split(split).inputs
-
-    def pictures(some: slice) -> "tuple[torch.Tensor, ...]":
-        chosen = np.stack([inputs[row] for row in rows[some]])
-        return (to_floats(torch.from_numpy(chosen)),)
-
-    return pictures
+    return lambda some: taken.batch([inputs[row] for row in rows[some]])
