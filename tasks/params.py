@@ -118,9 +118,10 @@ class Params(Section):
 
     def block(self, name: str) -> AnyStudent:
         """The block of one student, whatever it does, or one line with the names there are."""
-        if name not in self.every:
+        found = self.students.get(name) or self.classifiers.get(name)
+        if found is None:
             raise UserError(f"no student {name!r} in params.yaml; there are: {', '.join(self.every)}")
-        return self.every[name]
+        return found
 
     def student(self, name: str) -> Student:
         """The block of one student of pictures, or one line with the names there are."""
@@ -158,7 +159,9 @@ def _plain(error: ValidationError, where: str = "params.yaml") -> str:
         return f"{where}: unknown key {key}{more}"
     if first["type"] == "missing":
         return f"{where}: missing key {key}{more}"
-    got = "" if keys[-1:] == ["key_variable"] else f", got {first['input']!r:.80}"  # it may be the key itself
+    # What was pasted there may be a key itself, alone or within a block.
+    told = keys[-1:] != ["key_variable"] and not (keys[:1] == ["written"] and isinstance(first["input"], Mapping))
+    got = f", got {first['input']!r:.80}" if told else ""
     return f"{where}: {key or 'top level'}: {first['msg']}{got}{more}"
 
 

@@ -567,4 +567,4 @@ def test_the_until_of_a_run_is_a_stage(repo: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "run", "oil", "--until", "dreaming"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("understudy: no stage 'dreaming'; there are: ingest, exportability, generate, ")
+    assert done.stderr.startswith("understudy: oil has no stage 'dreaming'; it has: ingest, exportability, generate, ")
