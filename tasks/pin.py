@@ -6,6 +6,8 @@ A pin is the `teacher:` value of a student's block. Nothing is written here; tas
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from models.errors import UserError
 from tasks.git import commit_id, file_at
 from tasks.params import Params, parse_params, parse_yaml, with_profile
@@ -26,12 +28,25 @@ def changed_pins(base_ref: str, head_ref: str) -> list[tuple[str, Block | None, 
     """
     try:
         base = _raw_at(base_ref)
-        before = {name: block.get("teacher") for name, block in base["students"].items()}
+        blocks = {**base["students"], **base.get("classifiers", {})}
+        before = {name: block.get("teacher") for name, block in blocks.items()}
     except (UserError, TypeError, KeyError, AttributeError):
         commit_id(base_ref)  # a misspelt branch is an error, though
         before = {}
-    after = {name: block.teacher.model_dump() for name, block in params_at(head_ref).every.items()}
-    return [(name, before.get(name), teacher) for name, teacher in after.items() if before.get(name) != teacher]
+    found = []
+    for name, block in params_at(head_ref).every.items():
+        was, now = _whole(before.get(name), type(block.teacher)), block.teacher.model_dump()
+        if was != now:
+            found.append((name, was, now))
+    return found
+
+
+def _whole(block: Block | None, kind: type[BaseModel]) -> Block | None:
+    """A teacher's block with what it leaves to defaults, where it is of this kind; as it is elsewhere."""
+    try:
+        return None if block is None else kind.model_validate(block).model_dump()
+    except ValidationError:
+        return block
 
 
 def apply_profile(raw: Mapping[str, Any], student: str, profile: str) -> dict[str, Any]:

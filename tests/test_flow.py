@@ -14,7 +14,7 @@ from processes import wait_until
 from servers import PREFECT, prefect_api, prefect_server, running
 
 from flows.distil import TASKS
-from tasks.pipeline import STAGES
+from tasks.pipeline import DATASET, LABEL_STAGES, STAGES
 
 pytestmark = pytest.mark.server
 
@@ -77,4 +77,5 @@ def test_a_scheduled_run_executes(
 
 
 def test_the_stages_are_tasks_in_order() -> None:
-    assert [task.name for task in TASKS] == list(STAGES)
+    assert list(TASKS) == [STAGES[0], DATASET, *STAGES[1:]]
+    assert all(task.name == name for name, task in TASKS.items()) and set(LABEL_STAGES) <= set(TASKS)
