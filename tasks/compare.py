@@ -50,18 +50,27 @@ def compare(
     """
     mine = verify_bundle(folder / "bundle")
     candidate = candidate_evidence(folder, mine, target)
+    own = folder / "bundle" / mine.phone.file
+    if champion is None:
+        return alone(own, candidate, warmup=warmup, runs=runs)
+    work = read_work(folder, inputs)
 
     def measure(file: Path) -> Evidence:
-        found = champion_evidence(file, read_work(folder, inputs))
-        # Of the pairs, not of a student.
-        return replace(found, colour_affine_explained=candidate.colour_affine_explained)
+        # The pairs explain that much, whichever student is asked.
+        return replace(champion_evidence(file, work), colour_affine_explained=candidate.colour_affine_explained)
 
-    return in_turn(folder, champion, candidate, measure, warmup=warmup, runs=runs)
+    return in_turn(own, champion, candidate, measure, warmup=warmup, runs=runs)
+
+
+def alone(own: Path, candidate: AnyEvidence, *, warmup: int, runs: int, gives: "Gives" = "picture") -> dict[str, Any]:
+    """The evidence of a candidate that has no champion, with the time of its file `own`."""
+    (p90_ms,), share = timed_in_turn([own], warmup=warmup, runs=runs, gives=gives)
+    return {"candidate": with_time(candidate, p90_ms).to_json(), "champion": None, "undisturbed": share}
 
 
 def in_turn(
-    folder: Path,
-    champion: Path | None,
+    own: Path,
+    champion: Path,
     candidate: AnyEvidence,
     measure: Callable[[Path], AnyEvidence],
     *,
@@ -69,14 +78,10 @@ def in_turn(
     runs: int,
     gives: "Gives" = "picture",
 ) -> dict[str, Any]:
-    """Both files timed in turn, and the evidence of both; `measure` is asked for that of the champion's file.
+    """The candidate's file `own` and the champion's timed in turn, and the evidence of both.
 
-    `candidate` is that of the bundle in `folder`, but for its time.
+    `candidate` is the candidate's but for the time; `measure` is asked for that of the champion's file.
     """
-    own = folder / "bundle" / verify_bundle(folder / "bundle").phone.file
-    if champion is None:
-        (p90_ms,), share = timed_in_turn([own], warmup=warmup, runs=runs, gives=gives)
-        return {"candidate": with_time(candidate, p90_ms).to_json(), "champion": None, "undisturbed": share}
     manifest = verify_bundle(champion)
     other = champion / manifest.phone.file
     try:

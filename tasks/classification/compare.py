@@ -10,7 +10,7 @@ from tasks.classification.evidence import LabelEvidence
 from tasks.classification.phone import label_evidence
 from tasks.classification.quality import MAJORITY, measure_all
 from tasks.classification.taken import Pictures, Taken, texts_of
-from tasks.compare import beside_bundle, in_turn
+from tasks.compare import alone, beside_bundle, in_turn
 from tasks.files import read_json, sha256_file
 from tasks.manifest import read_manifest, verify_bundle
 
@@ -25,21 +25,22 @@ def compare(
     mine = verify_bundle(folder / "bundle")
     found = LabelEvidence.from_json(read_json(folder / "report" / "quality.json").get("evidence") or {})
     candidate = beside_bundle(found, folder, mine, target)
-    if champion is not None:
-        other = read_manifest(champion / "manifest.json")
-        if (other.task, other.classes) != (mine.task, mine.classes):
-            raise UserError(
-                f"the champion tells {', '.join(other.classes)} apart ({other.task}), the candidate "
-                f"{', '.join(mine.classes)} ({mine.task}): they cannot be compared; give the new one another name"
-            )
+    own, gives = folder / "bundle" / mine.phone.file, bundle_takes(folder / "bundle").gives
+    if champion is None:
+        return alone(own, candidate, warmup=warmup, runs=runs, gives=gives)
+    other = read_manifest(champion / "manifest.json")
+    if (other.task, other.classes) != (mine.task, mine.classes):
+        raise UserError(
+            f"the champion tells {', '.join(other.classes)} apart ({other.task}), the candidate "
+            f"{', '.join(mine.classes)} ({mine.task}): they cannot be compared; give the new one another name"
+        )
+    work = read_work(folder, dataset)
 
     def measure(file: Path) -> LabelEvidence:
-        work = read_work(folder, dataset)
         answers = measure_all({file.name: of_file(file, "litert", bundle_takes(file.parent))}, work)
         return replace(label_evidence(answers[file.name], answers[MAJORITY], work), measured_sha256=sha256_file(file))
 
-    gives = bundle_takes(folder / "bundle").gives
-    return in_turn(folder, champion, candidate, measure, warmup=warmup, runs=runs, gives=gives)
+    return in_turn(own, champion, candidate, measure, warmup=warmup, runs=runs, gives=gives)
 
 
 def bundle_takes(bundle: Path) -> Taken:
