@@ -39,7 +39,7 @@ def run(
     names = list(params.every) if every else [student or next(iter(params.every))]
     for name in names:
         check_files(params, name)  # a wrong name or path is refused before anything starts
-        up_to(until, name)
+        up_to(until, name, params)
     from flows.headline import as_text, headline
     from flows.server import quiet_server
 
@@ -48,7 +48,7 @@ def run(
             # One server for all students: Prefect sends a process's events to the first server it meets.
             connect = cache(lambda: stack.enter_context(quiet_server()))
             for name in names:
-                if set(stale_stages(name)) & set(up_to(until, name)):
+                if set(stale_stages(name, params)) & set(up_to(until, name, params)):
                     connect()
                     from flows.distil import distil
 

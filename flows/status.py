@@ -12,7 +12,7 @@ from tasks.audit import StudentState
 from tasks.bumps import Base, Finding, look
 from tasks.mlflow_client import connected, is_configured, or_none
 from tasks.params import AnyStudent, Params, load_params
-from tasks.pipeline import stages_of, stale_stages
+from tasks.pipeline import stale_stages, targets_of
 from tasks.registry import STUDENT, Version, version
 from tasks.stage import STUDENTS
 
@@ -27,7 +27,7 @@ def report(only: str) -> Iterator[str]:
     for name in names:
         block = params.block(name)
         yield f"{name}:"
-        for what, told in (*_pinned(params, name, block), *registry.get(name, ()), *_here(name)):
+        for what, told in (*_pinned(params, name, block), *registry.get(name, ()), *_here(params, name)):
             yield f"  {what:<11}{told}"
 
 
@@ -96,10 +96,10 @@ def _age(at: str) -> str:
     return f"{seconds:.0f} s ago"
 
 
-def _here(name: str) -> Iterator[tuple[str, str]]:
+def _here(params: Params, name: str) -> Iterator[tuple[str, str]]:
     """The checkout: stages, and the bundle's figures."""
-    stale = stale_stages(name)
-    yield "up to date", ", ".join(stage for stage in stages_of(name) if stage not in stale) or "nothing"
+    stale = stale_stages(name, params)
+    yield "up to date", ", ".join(stage for stage in targets_of(name, params) if stage not in stale) or "nothing"
     if stale:
         yield "stale", f"{', '.join(stale)} (run: understudy run {name})"
     if (STUDENTS / name / "bundle" / "manifest.json").exists():

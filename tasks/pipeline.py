@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import TryAgain, UserError
-from tasks.params import load_params
+from tasks.params import Params, load_params
 from tasks.stage import TRY_AGAIN, die_with_parent, failure_note, work_folder
 
 SHARED = ("ingest",)
@@ -70,28 +70,22 @@ class StageFailed(UserError):
         self.code = code
 
 
-def dataset_of(student: str) -> str:
-    """The dataset of a classifier in params.yaml; "" of a student of pictures."""
-    found = load_params().classifiers.get(student)
-    return found.dataset if found else ""
+def targets_of(student: str, params: Params | None = None) -> dict[str, str]:
+    """What DVC calls each stage that makes a student, in order: `ingest`, `train@oil`.
+
+    Of a classifier `dataset@cifar10`, `train-labels@digits`. `params` is params.yaml where it has been read already:
+    with a thousand students that takes a second.
+    """
+    classifier = (params or load_params()).classifiers.get(student)
+    if classifier is None:
+        return {stage: stage if stage in SHARED else f"{stage}@{student}" for stage in STAGES}
+    own = {stage: f"{stage}{LABELS}@{student}" for stage in LABEL_STAGES}
+    return own | {DATASET: f"{DATASET}@{classifier.dataset}"}
 
 
-def stages_of(student: str) -> tuple[str, ...]:
-    """The stages that make a student, in order."""
-    return LABEL_STAGES if dataset_of(student) else STAGES
-
-
-def target(stage: str, student: str) -> str:
-    """What DVC calls this stage: `ingest`, `train@oil`, `dataset@cifar10`, `train-labels@digits`."""
-    dataset = dataset_of(student)
-    if not dataset:
-        return stage if stage in SHARED else f"{stage}@{student}"
-    return f"{DATASET}@{dataset}" if stage == DATASET else f"{stage}{LABELS}@{student}"
-
-
-def up_to(stage: str, student: str) -> tuple[str, ...]:
+def up_to(stage: str, student: str, params: Params | None = None) -> tuple[str, ...]:
     """A student's stages up to and including this one, in order; UserError where it has no such stage."""
-    stages = stages_of(student)
+    stages = tuple(targets_of(student, params))
     if stage not in stages:
         raise UserError(f"{student} has no stage {stage!r}; it has: {', '.join(stages)}")
     return stages[: stages.index(stage) + 1]
@@ -105,18 +99,18 @@ def place(name: str) -> tuple[str, str | None]:
     return stage.removesuffix(LABELS), of or None
 
 
-def stale_stages(student: str) -> list[str]:
+def stale_stages(student: str, params: Params | None = None) -> list[str]:
     """The stages of one student that DVC would run now, in order; asks DVC in this process (about a second).
 
     A stage below a stale one counts as fresh here if its own inputs have not changed yet.
     """
-    stages = stages_of(student)
-    answer = _ask_dvc(lambda repo: repo.status(targets=[target(stages[-1], student)], with_deps=True))
+    targets = targets_of(student, params)
+    answer = _ask_dvc(lambda repo: repo.status(targets=[*targets.values()][-1:], with_deps=True))
     if answer["outcome"] == "locked":
         raise TryAgain(answer["reason"])
     if answer["outcome"] == "failed":
         raise UserError(answer["reason"])
-    return [stage for stage in stages if target(stage, student) in answer["result"]]
+    return [stage for stage, target in targets.items() if target in answer["result"]]
 
 
 def cache_folder() -> Path:
@@ -133,10 +127,11 @@ def run_stage(stage: str, student: str, *, timeout_s: float) -> StageRun:
     Raises StageFailed, with the stage's own line as the reason, when it fails or takes longer than `timeout_s`.
     """
     started = time.perf_counter()
-    recorded, owner = place(target(stage, student))
+    target = targets_of(student)[stage]
+    recorded, owner = place(target)
     failure_note(recorded, owner).unlink(missing_ok=True)
     for attempt in range(LOCK_TRIES):
-        answer = _attempt(stage, student, timeout_s)
+        answer = _attempt(target, timeout_s)
         if answer["outcome"] != "locked":
             break
         time.sleep(random.uniform(0.5, 1.5) * 2**attempt)  # DVC has waited 3 s already; jitter parts two waiters
@@ -162,11 +157,10 @@ def _own_line(stage: str, student: str | None, code: int) -> tuple[str, bool]:
     return f"its command ended with exit code {code}", False
 
 
-def _attempt(stage: str, student: str, timeout_s: float) -> dict[str, Any]:
+def _attempt(target: str, timeout_s: float) -> dict[str, Any]:
     """One try in a session of its own; returns what the child reports."""
     read_end, write_end = os.pipe()
-    name = target(stage, student)
-    command = [sys.executable, "-m", "tasks.pipeline", str(os.getpid()), str(write_end), name]
+    command = [sys.executable, "-m", "tasks.pipeline", str(os.getpid()), str(write_end), target]
     with os.fdopen(read_end) as report:
         process = subprocess.Popen(
             command, env=_environment(), stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[write_end]
@@ -184,7 +178,7 @@ def _attempt(stage: str, student: str, timeout_s: float) -> dict[str, Any]:
             raise
         answer = report.read()
     if not answer:
-        return {"outcome": "failed", "reason": f"DVC ended with exit code {code}; try `dvc repro {name}`"}
+        return {"outcome": "failed", "reason": f"DVC ended with exit code {code}; try `dvc repro {target}`"}
     return json.loads(answer)  # type: ignore[no-any-return]
 
 
