@@ -20,11 +20,11 @@ from models.teachers.chat import Answer, Chat
 from models.teachers.chat_classifier import (
     ChatClassifier,
     class_code,
-    classifier_digest,
     json_answer,
     letter_tops,
     load_classifier,
 )
+from models.teachers.digests import teacher_digest
 from tasks.chat_params import ChatTeacher
 
 VARIABLE = "UNDERSTUDY_TEST_KEY"
@@ -334,7 +334,7 @@ def test_a_block_of_params_is_a_teacher(api: Api, tmp_path: Path, monkeypatch: p
     assert teacher(TEXTS).argmax(1).tolist() == [1, 0, 0]  # a cap of 0 lets what costs nothing be done
     teacher.chat.close()
     monkeypatch.delenv(VARIABLE)
-    assert classifier_digest(settings) == teacher.digest
+    assert teacher_digest(settings) == teacher.digest
 
 
 @pytest.mark.parametrize(

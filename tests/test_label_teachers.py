@@ -10,10 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from tiny_text import TEXTS, tiny_folder
 
-from models.classification.digests import teacher_digest
 from models.classification.networks import build, described
 from models.classification.teachers import BATCH, load_teacher
 from models.errors import UserError
+from models.teachers.digests import teacher_digest
 from models.teachers.folders import folder_sha256
 from tasks.classification.network_params import ImageArchitecture, ImageTeacher, TextArchitecture, TextTeacher
 from tasks.files import sha256_file, write_json

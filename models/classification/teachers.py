@@ -21,13 +21,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from models.batches import to_tensor
-from models.classification.digests import places, teacher_digest
 from models.classification.networks import build, classes_of, load_network, load_weights
 from models.classification.tokens import Tokens, filled, load_tokens
 from models.classification.transformer import TextClassifier, check_tokens, load_folder
 from models.errors import UserError
 from models.teachers import answers_folder
 from models.teachers.chat_classifier import ChatClassifier, load_classifier
+from models.teachers.digests import teacher_digest
+from models.teachers.pinned import places
 
 Floats = npt.NDArray[np.float32]
 

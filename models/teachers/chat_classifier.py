@@ -4,10 +4,10 @@ The classes are lettered and the answer is {"class": "B"}. Where the server tell
 place (`logprobs`), they are the distribution; else each answer is a vote, with `smoothing` added to every class. Models
 prefer some letters whatever they stand for (Zheng et al. 2024, "Large language models are not robust multiple choice
 selectors"), so each ask turns the classes' order on, and the mean over `orders` of them is taken.
+Raise its number in models/teachers/digests.py when the same answers come to other probabilities.
 The text is the user's message alone, as a JSON string, and so cannot end where it likes; only a class can come back.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.teachers.chat import Answer, Chat
+from models.teachers.digests import identity_digest
 
-CODE_VERSION = 1  # raise it when the same answers come to other probabilities
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 TOPS = 20  # of the likeliest tokens: the most that servers tell, and so the most classes that have letters
 MOST_TOKENS = 24  # of an answer
@@ -41,17 +41,10 @@ def load_classifier(settings: Mapping[str, Any], store: Path) -> "ChatClassifier
     return ChatClassifier(Chat(**settings["api"], store=store), classes=settings["classes"], **settings["labels"])
 
 
-def classifier_digest(settings: Mapping[str, Any]) -> str:
-    """Its digest, told from the block alone: no key is wanted and no server asked."""
-    api = settings["api"]
-    return labels_digest(f"{api['name']} v{api['version']}", api["model"], settings["classes"], settings["labels"])
-
-
-def labels_digest(name: str, model: str, classes: Mapping[str, str], labels: Mapping[str, Any]) -> str:
-    """Hex sha256 of all that decides what a model is asked and what is made of its answers."""
-    identity = {"kind": "chat", "code": CODE_VERSION, "name": name, "model": model, "prompt": [PROMPT, ONLY]}
-    identity |= {"classes": list(classes.items()), "labels": dict(labels)}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+def identity(name: str, model: str, classes: Mapping[str, str], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides what a model is asked and what is made of its answers, as JSON."""
+    asked = {"name": name, "model": model, "prompt": [PROMPT, ONLY]}
+    return asked | {"classes": list(classes.items()), "labels": dict(labels)}
 
 
 class ChatClassifier:
@@ -77,7 +70,7 @@ class ChatClassifier:
         self.lines = [f"{name}: {means}" if means else name for name, means in classes.items()]
         labels = {"instruction": instruction, "orders": orders, "votes": votes, "temperature": temperature}
         labels |= {"smoothing": smoothing, "max_characters": max_characters}
-        self.digest = labels_digest(chat.name, chat.model, classes, labels)
+        self.digest = identity_digest("chat", identity(chat.name, chat.model, classes, labels))
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """B texts -> (B,C) float32, the logarithms of probabilities that sum to 1; NaN where refused."""

@@ -9,7 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 # Raise a kind's number when its output changes: pairs made by other code must not be taken for these.
-CODE_VERSIONS = {"painter": 1, "onnx": 1, "diffusers": 1, "genai": 1, "stylegan2": 1, "student": 1, "several": 1}
+CODE_VERSIONS = {
+    "painter": 1,
+    "onnx": 1,
+    "diffusers": 1,
+    "genai": 1,
+    "stylegan2": 1,
+    "student": 1,
+    "several": 1,
+    "network": 1,
+    "transformers": 1,
+    "chat": 1,
+}
 
 
 def _painter(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,12 +55,28 @@ def _genai(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in ("model", "call", "size")}
 
 
-def _student(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"sha256": settings["sha256"]}
+def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in ("sha256", "architecture")}
+
+
+def _folder(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # How long a text may be says what becomes of a longer one; pictures have no such keys.
+    limits = {key: settings[key] for key in ("max_tokens", "truncate") if settings.get(key) is not None}
+    return {"sha256": settings["sha256"], **limits}
+
+
+def _chat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    from models.teachers.chat_classifier import identity
+
+    api = settings["api"]
+    return identity(f"{api['name']} v{api['version']}", api["model"], settings["classes"], settings["labels"])
 
 
 def _several(settings: Mapping[str, Any]) -> dict[str, Any]:
-    # What each of them is, and how their pictures are put together.
+    # What each of them is, and how their answers or pictures are put together.
+    if "mean_of" in settings:
+        parts = [[teacher_digest(part["teacher"]), part["weight"]] for part in settings["teachers"]]
+        return {"mean_of": settings["mean_of"], "teachers": parts}
     return {"by": settings["by"], "teachers": [_part(part) for part in settings["teachers"]]}
 
 
@@ -59,26 +86,27 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     return told | {key: part.get(key) for key in ("weight", "region")}
 
 
-# What only teachers of classifiers are, or say (models/classification/digests.py).
-LABEL_KINDS, LABEL_KEYS = ("network", "transformers", "chat"), ("mean_of", "max_tokens")
-
 IDENTITY: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "painter": _painter,
     "onnx": _onnx,
     "diffusers": _diffusers,
     "genai": _genai,
     "stylegan2": _stylegan2,
-    "student": _student,
+    "student": _folder,
     "several": _several,
+    "network": _network,
+    "transformers": _folder,
+    "chat": _chat,
 }
 
 
 def teacher_digest(settings: Mapping[str, Any]) -> str:
     """Hex sha256 of everything that decides the output of the teacher a `teacher:` block of params.yaml describes."""
-    if settings["kind"] in LABEL_KINDS or any(key in settings for key in LABEL_KEYS):
-        from models.classification.digests import teacher_digest as label_teacher_digest
-
-        return label_teacher_digest(settings)
     kind = settings["kind"]
-    identity = {"kind": kind, "code": CODE_VERSIONS[kind], **IDENTITY[kind](settings)}
+    return identity_digest(kind, IDENTITY[kind](settings))
+
+
+def identity_digest(kind: str, identity: Mapping[str, Any]) -> str:
+    """The same, of what a kind says that decides its output."""
+    identity = {"kind": kind, "code": CODE_VERSIONS[kind], **identity}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

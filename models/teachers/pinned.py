@@ -107,8 +107,13 @@ def lead_to(block: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a block that does not say where its files lie, which is no part of what a teacher is."""
+    """A copy of a block that does not say where its files lie, or a server is and what it costs.
+
+    That is no part of what a teacher is.
+    """
     told = copy.deepcopy(dict(settings))
+    if "api" in told:
+        told["model"] = told.pop("api")["model"]
     for place in places(settings):
         below, last = lead_to(told, place.key)
         del below[last]

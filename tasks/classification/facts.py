@@ -6,7 +6,7 @@ As tasks/facts.py does it of students of pictures, by the same names where the s
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models.classification.digests import without_places
+from models.teachers.pinned import without_places
 from tasks.classification.evidence import LabelEvidence
 from tasks.classification.params import Classifier
 from tasks.classification.quality import MAJORITY, TEACHER

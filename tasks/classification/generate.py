@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.classification.digests import without_places
 from models.classification.views import Viewer, Views
 from models.errors import UserError
+from models.teachers.pinned import without_places
 from tasks.arrays import ArrayFile
 from tasks.classification.examples import Examples, ExampleSet, open_examples
 from tasks.classification.params import Classifier
