@@ -124,12 +124,17 @@ def _generate(params: Params, name: str, block: Student) -> StageFacts:
         },
         made_from={"inputs": sha256_file(INPUTS / "inputs.jsonl"), "teacher": teacher["digest"]},
         figures={"raw": {"shards": len(shards), "pairs": sum(int(shard["pairs"]) for shard in shards)}},
-        tags={
-            "teacher.name": teacher["name"],
-            "teacher.version": str(teacher["version"]),
-            "teacher.digest": teacher["digest"],
-        },
+        tags=teacher_tags(teacher),
     )
+
+
+def teacher_tags(teacher: Mapping[str, Any]) -> dict[str, str]:
+    """What raw/teacher.json says of who the teacher is."""
+    return {
+        "teacher.name": teacher["name"],
+        "teacher.version": str(teacher["version"]),
+        "teacher.digest": teacher["digest"],
+    }
 
 
 def _curate(params: Params, name: str, block: Student) -> StageFacts:

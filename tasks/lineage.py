@@ -6,7 +6,7 @@ Command: python -m tasks.lineage --student NAME
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from tasks.params import AnyStudent, Params, load_params
 from tasks.records import made_files
 from tasks.stage import STUDENTS, locked, student_main, work_folder
 from tasks.student_params import Student
+
+Json = Mapping[str, Any]
 
 
 def lineage(params: Params, name: str, student: Student) -> None:
@@ -37,6 +39,24 @@ def chain(folder: Path, inputs: Path) -> dict[str, Any]:
     student = read_json(folder / "student" / "student.json")
     exported = read_json(folder / "exported" / "exported.json")
     _check_bytes(folder, pairs, student, exported)
+    detector = read_json(folder / "detector" / "detector.json")
+    known = {file["file"]: file["sha256"] for file in (*made_files(exported), *detector["files"])}
+    links = linked(folder, teacher, pairs, student, exported, known)
+    same("detector", "weights", detector["student"], student["weights_sha256"])
+    same("detector", "pairs", detector["pairs"], pairs["digest"])
+    return links | {
+        "inputs": {"digest": sha256_file(inputs / "inputs.jsonl"), "count": len(read_jsonl(inputs / "inputs.jsonl"))},
+        "exportability": sha256_file(folder / "exportability" / "exportability.json"),
+        "raw": sha256_file(folder / "raw" / "manifest.jsonl"),
+        "detector": sha256_file(folder / "detector" / "detector.json"),
+    }
+
+
+def linked(folder: Path, teacher: Json, pairs: Json, student: Json, exported: Json, known: Json) -> dict[str, Any]:
+    """The links that every kind of student has, from its teacher to the verdict.
+
+    `known` is the sha256 of every file that may be shipped.
+    """
     manifest = verify_bundle(folder / "bundle")
     digests = manifest.digests
     same("pairs", "teacher", pairs["teacher"], teacher["digest"])
@@ -46,22 +66,14 @@ def chain(folder: Path, inputs: Path) -> dict[str, Any]:
     same("bundle", "teacher", digests.teacher.digest, teacher["digest"])
     same("bundle", "pairs", digests.pairs, pairs["digest"])
     same("bundle", "weights", digests.weights, student["weights_sha256"])
-    detector = read_json(folder / "detector" / "detector.json")
-    same("detector", "weights", detector["student"], student["weights_sha256"])
-    same("detector", "pairs", detector["pairs"], pairs["digest"])
-    known = {file["file"]: file["sha256"] for file in (*made_files(exported), *detector["files"])}
     for file in manifest.loaded:
         same("bundle", f"file {file.file}", file.sha256, known.get(file.file, "none"))
     return {
         "student": manifest.name,
-        "inputs": {"digest": sha256_file(inputs / "inputs.jsonl"), "count": len(read_jsonl(inputs / "inputs.jsonl"))},
         "teacher": {key: teacher[key] for key in ("kind", "name", "version", "digest")},
-        "exportability": sha256_file(folder / "exportability" / "exportability.json"),
-        "raw": sha256_file(folder / "raw" / "manifest.jsonl"),
         "pairs": {"digest": pairs["digest"], "counts": pairs["counts"]},
         "weights": {"sha256": student["weights_sha256"], "init": student["init"]},
         "files": known,
-        "detector": sha256_file(folder / "detector" / "detector.json"),
         "benchmark": sha256_file(folder / "benchmark" / "benchmark.json"),
         "quality": sha256_file(folder / "report" / "quality.json"),
         "bundle": sha256_file(folder / "bundle" / "manifest.json"),
@@ -91,19 +103,12 @@ def same(link: str, what: str, found: str, expected: str) -> None:
 
 def all_facts(params: Params, name: str, block: AnyStudent) -> list[StageFacts]:
     """The facts of every stage, this one included."""
-    return lineage_facts(params, name, block, facts_of(block.task))
-
-
-def lineage_facts(
-    params: Params, name: str, block: AnyStudent, facts: Mapping[str, Callable[..., StageFacts]]
-) -> list[StageFacts]:
-    """The facts that these functions tell, and those of this stage."""
     path = STUDENTS / name / "lineage.json"
     record = read_json(path)
     own = StageFacts(
         stage="lineage", digest=sha256_file(path), params={}, made_from={"bundle": record["bundle"]}, files=(path,)
     )
-    return [*(told(params, name, block) for told in facts.values()), own]
+    return [*(told(params, name, block) for told in facts_of(block.task).values()), own]
 
 
 def log_again(name: str) -> None:

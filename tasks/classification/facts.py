@@ -13,8 +13,8 @@ from tasks.classification.quality import MAJORITY, TEACHER
 from tasks.classification.rules import accuracy_low
 from tasks.dataset import DATASETS
 from tasks.facts import FACTS as OF_PICTURES
-from tasks.facts import StageFacts, file_names
-from tasks.files import read_json, read_jsonl, sha256_file
+from tasks.facts import StageFacts, file_names, teacher_tags
+from tasks.files import read_json, sha256_file
 from tasks.params import Params
 from tasks.quality import TORCH
 from tasks.stage import STUDENTS
@@ -41,11 +41,7 @@ def _generate(params: Params, name: str, block: Classifier) -> StageFacts:
         digest=record["digest"],
         params={"teacher": without_places(block.teacher.model_dump()), "pairs": block.pairs.model_dump()},
         made_from={"inputs": record["dataset"], "teacher": teacher["digest"]},
-        tags={
-            "teacher.name": teacher["name"],
-            "teacher.version": str(teacher["version"]),
-            "teacher.digest": teacher["digest"],
-        },
+        tags=teacher_tags(teacher),
     )
 
 
@@ -59,42 +55,6 @@ def _curate(params: Params, name: str, block: Classifier) -> StageFacts:
         made_from={"raw": read_json(folder / "raw" / "answers.json")["digest"]},
         figures={"yield": read_json(folder / "pairs" / "yield.json"), "pairs": pairs["counts"]},
         tags={"pairs.digest": pairs["digest"]},
-    )
-
-
-def _train(params: Params, name: str, block: Classifier) -> StageFacts:
-    folder = STUDENTS / name / "student"
-    student = read_json(folder / "student.json")
-    return StageFacts(
-        stage="train",
-        digest=student["weights_sha256"],
-        params={
-            "shared": params.train.model_dump(),
-            "train": block.train.model_dump(),
-            "architecture": block.architecture.model_dump(),
-            "init": block.init,
-        },
-        made_from={"pairs": student["pairs"], "init": student["init"]},
-        figures={"train": {"parameters": student["parameters"]}},
-        curve=tuple(read_jsonl(folder / "curve.jsonl")),
-        tags={"weights.sha256": student["weights_sha256"]},
-    )
-
-
-def _quantise(params: Params, name: str, block: Classifier) -> StageFacts:
-    path = STUDENTS / name / "exported" / "exported.json"
-    exported = read_json(path)
-    whose = file_names(exported["files"])
-    return StageFacts(
-        stage="quantise",
-        digest=sha256_file(path),
-        params=params.quantise.model_dump(),
-        made_from={"weights": exported["student"]},
-        figures={
-            "size": {whose[file["file"]]: {"bytes": file["bytes"]} for file in exported["files"]},
-            "parity": {whose[file["file"]]: file["parity"] for file in exported["files"]},
-        },
-        tags={f"file.{file['file']}": file["sha256"] for file in exported["files"]},
     )
 
 
@@ -140,9 +100,10 @@ FACTS: dict[str, Callable[[Params, str, Any], StageFacts]] = {
     "dataset": _dataset,
     "generate": _generate,
     "curate": _curate,
-    "train": _train,
-    "quantise": _quantise,
-    "benchmark": OF_PICTURES["benchmark"],  # the same files in the same words
+    # The same files in the same words.
+    "train": OF_PICTURES["train"],
+    "quantise": OF_PICTURES["quantise"],
+    "benchmark": OF_PICTURES["benchmark"],
     "evaluate": _evaluate,
     "bundle": OF_PICTURES["bundle"],
 }

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.classification.examples import open_examples
-from tasks.classification.facts import FACTS
 from tasks.classification.params import Classifier
 from tasks.classification.taken import TOKENIZER
-from tasks.facts import StageFacts
-from tasks.files import check_sha256, read_json, sha256_file, write_json
-from tasks.lineage import lineage_facts, same
-from tasks.manifest import verify_bundle
+from tasks.files import check_sha256, read_json, write_json
+from tasks.lineage import all_facts, linked, same
 from tasks.params import Params
 from tasks.stage import STUDENTS
 
@@ -47,33 +44,9 @@ def chain(folder: Path, dataset: str) -> dict[str, Any]:
     if "tokens" in student:
         known[TOKENIZER] = student["tokens"]["sha256"]
         check_sha256(folder / "student" / TOKENIZER, known[TOKENIZER], "student")
-    manifest = verify_bundle(folder / "bundle")
-    digests = manifest.digests
     same("answers", "dataset", answers["dataset"], examples.digest)
     same("answers", "teacher", answers["teacher"], teacher["digest"])
-    same("pairs", "teacher", pairs["teacher"], teacher["digest"])
-    same("student", "pairs", student["pairs"], pairs["digest"])
-    same("exported", "weights", exported["student"], student["weights_sha256"])
-    same("bundle", "teacher", digests.teacher.digest, teacher["digest"])
-    same("bundle", "pairs", digests.pairs, pairs["digest"])
-    same("bundle", "weights", digests.weights, student["weights_sha256"])
-    for entry in manifest.loaded:
-        same("bundle", f"file {entry.file}", entry.sha256, known.get(entry.file, "none"))
-    return {
-        "student": manifest.name,
+    return linked(folder, teacher, pairs, student, exported, known) | {
         "dataset": {"name": dataset, "digest": examples.digest},
-        "teacher": {key: teacher[key] for key in ("kind", "name", "version", "digest")},
         "raw": answers["digest"],
-        "pairs": {"digest": pairs["digest"], "counts": pairs["counts"]},
-        "weights": {"sha256": student["weights_sha256"], "init": student["init"]},
-        "files": known,
-        "benchmark": sha256_file(folder / "benchmark" / "benchmark.json"),
-        "quality": sha256_file(folder / "report" / "quality.json"),
-        "bundle": sha256_file(folder / "bundle" / "manifest.json"),
-        "gate": {"passed": manifest.gate.passed, "reason": manifest.gate.reason},
     }
-
-
-def all_facts(params: Params, name: str, block: Classifier) -> list[StageFacts]:
-    """The facts of every stage, this one included."""
-    return lineage_facts(params, name, block, FACTS)
