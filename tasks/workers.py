@@ -1,6 +1,7 @@
 """Work on many shards in several processes of this machine, none of which outlives the stage."""
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,6 +13,7 @@ from tasks.stage import die_with_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+STOPPED = 130
 
 
 def spread_out(
@@ -28,7 +30,7 @@ def spread_out(
         # A worker inherits the blocked Ctrl-C: this process alone answers it, without tracebacks from others.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            pending: dict[Future[Result], Job] = {executor.submit(work, job): job for job in jobs}
+            pending: dict[Future[Result], Job] = {executor.submit(_do, work, job): job for job in jobs}
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while pending:
@@ -45,6 +47,14 @@ def spread_out(
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         executor.shutdown(wait=True)
+
+
+def _do(work: Callable[[Job], Result], job: Job) -> Result:
+    """One job; a worker that is asked to stop in it ends, where the pool would have it begin another."""
+    try:
+        return work(job)
+    except KeyboardInterrupt:
+        os._exit(STOPPED)
 
 
 def _begin() -> None:
