@@ -35,21 +35,36 @@ class Link:
 class FeatureDistillation(Term):
     """A part for each link; adapters learn with the student. Raises UserError for paths that lead nowhere.
 
-    `example` is a batch to find shapes by, `controls` what the student takes besides. `teacher` gives a tensor a link.
+    `example` is a batch to find shapes by, `controls` what the student takes besides. `teacher` gives a tensor a link;
+    None takes Look.about["pooled"] for all of them, the features kept with the pairs, of which `kept` (B,D) are the
+    example's.
     """
 
     def __init__(
-        self, links: Sequence[Link], teacher: Inner, student: nn.Module, example: Tensor, *controls: Tensor
+        self,
+        links: Sequence[Link],
+        teacher: Inner | None,
+        student: nn.Module,
+        example: Tensor,
+        *controls: Tensor,
+        kept: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.links, self.teacher = list(links), teacher
         self.paths = tuple(link.student for link in links)
-        theirs = teacher(example, *controls)
+        theirs = self._theirs(example, controls, kept)
         ours = probe(student, self.paths, example, *controls, who="student")
         self.comparisons = nn.ModuleList(
             Variational(mine, other) if link.loss == "vid" else Comparison(link, mine, other)
             for link, mine, other in zip(links, ours, theirs, strict=True)
         )
+
+    def _theirs(self, inputs: Tensor, controls: Sequence[Tensor], kept: Tensor | None) -> list[Tensor]:
+        if self.teacher is not None:
+            return self.teacher(inputs, *controls)
+        if kept is None:
+            raise UserError(f"train.losses: {self.links[0].loss} takes the teacher's pooled features: keep them")
+        return [kept] * len(self.links)
 
     def beside(self) -> list[nn.Parameter]:
         """The adapters'."""
@@ -58,7 +73,7 @@ class FeatureDistillation(Term):
     def forward(self, look: Look) -> dict[str, Part]:
         """A part a link."""
         with torch.no_grad():
-            theirs = self.teacher(look.inputs, *look.controls)
+            theirs = self._theirs(look.inputs, look.controls, look.about.get("pooled"))
         parts = {}
         for link, compare, other in zip(self.links, self.comparisons, theirs, strict=True):
             mine = look.inner[link.student].float()

@@ -7,7 +7,7 @@ What they are and what the literature sets them to: docs/losses.md.
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.schema import Fraction, Positive, PositiveFloat, Section, Weight
 
@@ -56,8 +56,14 @@ class Inside(Section):
 
     kind: Literal["fitnets", "attention", "relations", "sp", "vid", "hidden-cosine"]
     student: ModulePath
-    teacher: ModulePath
+    teacher: ModulePath  # run in every step; or pooled, the features kept with the pairs
     weight: PositiveFloat
+
+    @model_validator(mode="after")
+    def _attention_has_places(self) -> "Inside":
+        if self.kind == "attention" and self.teacher == POOLED:
+            raise ValueError("attention compares places, and pooled features have none: name a module of the teacher")
+        return self
 
 
 class Crd(Section):
@@ -104,5 +110,9 @@ def peers(losses: list[Loss]) -> bool:
 
 def inside_paths(losses: list[Loss]) -> list[str]:
     """The teacher's modules that are wanted in every step; none: no teacher is needed in training."""
-    inside = [loss.teacher for loss in losses if isinstance(loss, Inside)]
-    return inside + [loss.teacher for loss in losses if isinstance(loss, Crd) and loss.teacher != POOLED]
+    return [loss.teacher for loss in losses if isinstance(loss, Inside | Crd) and loss.teacher != POOLED]
+
+
+def wants_pooled(losses: list[Loss]) -> str:
+    """The kind of a loss that asks for the features kept with the pairs; "" if none does."""
+    return next((loss.kind for loss in losses if isinstance(loss, Inside | Crd) and loss.teacher == POOLED), "")

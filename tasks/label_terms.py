@@ -56,8 +56,10 @@ def make_label_terms(
         elif isinstance(loss, Crd):
             terms.append(_contrastive(loss, student, example, labels, seed, _chosen(inner, paths, [loss.teacher])))
     links = [loss for loss in losses if isinstance(loss, Inside)]
-    if links:
-        terms.append(_features(links, student, example, _chosen(inner, paths, [link.teacher for link in links])))
+    for alike in ([one for one in links if one.teacher != POOLED], [one for one in links if one.teacher == POOLED]):
+        if alike:
+            teacher_of = _chosen(inner, paths, [link.teacher for link in alike])
+            terms.append(_features(alike, student, example, teacher_of))
     return terms
 
 
@@ -71,7 +73,7 @@ def _inner(teacher: "Callable[[Sequence[str]], Inner] | None", paths: list[str])
 
 def _chosen(inner: "Inner | None", paths: list[str], wanted: list[str]) -> "Inner | None":
     """Of what the teacher gives, what one term wants, so that all terms ask once."""
-    if inner is None or wanted == [POOLED]:
+    if inner is None or wanted[0] == POOLED:
         return None
     return lambda *batch: [inner(*batch)[paths.index(path)] for path in wanted]
 
@@ -79,9 +81,9 @@ def _chosen(inner: "Inner | None", paths: list[str], wanted: list[str]) -> "Inne
 def _features(losses: list[Inside], student: "nn.Module", example: "Batch", teacher: "Inner | None") -> "Term":
     from models.feature_distillation import FeatureDistillation, Link
 
-    assert teacher is not None
     links = [Link(loss=loss.kind, **loss.model_dump(exclude={"kind"})) for loss in losses]
-    return FeatureDistillation(links, teacher, student, example.inputs, *example.controls)
+    kept = example.about.get(POOLED)
+    return FeatureDistillation(links, teacher, student, example.inputs, *example.controls, kept=kept)
 
 
 def _contrastive(

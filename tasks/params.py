@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from models.errors import UserError
 from models.teachers.pinned import places
 from tasks.chat_params import Written
-from tasks.classification.params import Classifier, ImageClassifier, TextClassifier
+from tasks.classification.params import TEACHER, Classifier, ImageClassifier, TextClassifier
 from tasks.curate_params import Curate
 from tasks.dataset_params import Dataset
 from tasks.schema import Section
@@ -190,7 +190,7 @@ def check_files(params: Params, student: str) -> None:
 
 def check_classifier_files(params: Params, name: str, block: ClassifierBlock) -> None:
     """Refuse paths of a classifier that lead nowhere."""
-    if block.init and not Path(block.init).is_dir() and not block.init.startswith("data/students/"):
+    if block.init not in ("", TEACHER) and not (Path(block.init).is_dir() or block.init.startswith("data/students/")):
         raise UserError(f"params.yaml: classifiers.{name}.init: no folder at {block.init}")
     source = params.datasets[block.dataset].source
     if not Path(source).exists():

@@ -289,6 +289,37 @@ def test_other_losses_teach_too(here: Path, repository: Path, losses: list[dict[
     assert record["train"]["losses"] == losses and len(record["final"]) >= 2
 
 
+CUTS = [({"prune": 0.5, "low_rank": 1.0}, False), ({"prune": 0.0, "low_rank": 0.5}, True)]
+
+
+@pytest.mark.parametrize(("cut", "factors"), CUTS)
+def test_a_cut_teacher_is_trained_again_and_comes_whole_out_of_its_files(
+    here: Path, repository: Path, cut: dict[str, Any], factors: bool
+) -> None:
+    teacher = settings(repository).classifiers[NAME].teacher.model_dump()
+    change = {"init": "teacher", "architecture": teacher["architecture"], "cut": cut, "train.steps": 40}
+    params = settings(repository, **change)
+    run(params, train, quantise, benchmark, evaluate)
+    record = read_json(FOLDER / "student/student.json")
+    assert record["init"] == "teacher" and record["cut"] == cut and bool(record["ranks"]) == factors
+    assert record["parameters"] < 130_000  # the whole teacher has 175,066
+    quality = read_json(FOLDER / "report/quality.json")
+    assert quality["student"]["accuracy"] > 0.9  # a student from scratch is far from that after so few steps
+    assert quality["files"]["student.fp32.tflite"]["accuracy"] == quality["student"]["accuracy"]
+    run(settings(repository, **change | {"init": str(FOLDER / "student"), "train.steps": 2}), train)
+    assert read_json(FOLDER / "student/student.json")["ranks"] == record["ranks"]  # it is not cut again
+    assert read_json(FOLDER / "student/student.json")["parameters"] == record["parameters"]
+
+
+def test_what_cannot_be_cut_is_one_line(here: Path, repository: Path) -> None:
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError, match="from scratch has nothing to cut: set init to teacher"):
+        settings(repository, **{"cut.prune": 0.5})
+    with pytest.raises(UserError, match="init: teacher: its weights are not those of the architecture"):
+        run(settings(repository, init="teacher"), train)  # a ResNet-8 is no ResNet-14
+
+
 def test_an_unknown_module_is_refused_with_the_nearest_names(here: Path, repository: Path) -> None:
     losses = [{"kind": "fitnets", "student": "layer2", "teacher": "layer9", "weight": 1.0}, *LOSSES]
     with pytest.raises(UserError, match="no module 'layer9'.*near: .*layer"):

@@ -1,5 +1,6 @@
 """Params to terms: `losses` are read strictly, each makes its term, a whole training learns from all of them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
-from toy_classifiers import EXAMPLES, Source, TextsNet, assert_same, pictures_net, recipe, tokens, train
+from toy_classifiers import EXAMPLES, Source, TextsNet, assert_same, look_at, pictures_net, recipe, tokens, train
 
 from models.batches import Batch
 from models.contrastive import Contrastive
@@ -17,7 +18,7 @@ from models.features import module_features
 from models.term_check import check_terms
 from models.terms import Term
 from models.training import make_optimizer
-from tasks.label_losses_params import Losses, inside_paths, peers
+from tasks.label_losses_params import Losses, inside_paths, peers, wants_pooled
 from tasks.label_terms import make_label_terms
 
 READ: TypeAdapter[Any] = TypeAdapter(Losses)
@@ -96,6 +97,36 @@ def test_the_teacher_is_run_once_a_batch_for_all_of_them() -> None:
     assert len(asked) == 1  # the example is the batch here
 
 
+@pytest.mark.parametrize("kind", ["fitnets", "relations", "sp", "vid", "hidden-cosine"])
+def test_features_kept_with_the_pairs_teach_as_the_teacher_in_the_loop_does(kind: str) -> None:
+    found = []
+    for where in ("flat", "pooled"):
+        student, teacher, batch = pictures_net(6, 0), pictures_net(12, 90), Source().one()
+        text = f"[{{kind: {kind}, student: flat, teacher: {where}, weight: 2.0}}]"
+        [term] = make(text, student, teacher=partial(module_features, teacher))
+        check_terms(student, [term], batch)
+        [part] = term(look_at(student, batch, "flat")).values()
+        found.append(part.value.item())
+    assert found[1] == pytest.approx(found[0], rel=1e-5) and found[0] != 0
+
+
+def test_kept_features_want_no_teacher_and_go_with_those_that_do() -> None:
+    text = "[{kind: sp, student: flat, teacher: pooled, weight: 1.0}]"
+    assert inside_paths(read(text)) == [] and wants_pooled(read(text)) == "sp"
+    student = pictures_net(6, 0)
+    terms = make(text, student, teacher=None)
+    assert [name for term in terms for name in term(look_at(student, Source().one(), "flat"))] == ["sp flat"]
+    vid = "{kind: vid, student: flat, teacher: pooled, weight: 1.0}"
+    both = f"[{{kind: sp, student: block, teacher: block, weight: 1.0}}, {vid}]"
+    terms = make(both, student)
+    batch = Source().one()
+    names = [name for term in terms for name in term(look_at(student, batch, "flat", "block"))]
+    assert names == ["sp block", "vid flat"]
+    bare = Batch(inputs=batch.inputs, targets=batch.targets)
+    with pytest.raises(UserError, match="sp takes the teacher's pooled features: keep them"):
+        make(text, student, example=bare)
+
+
 def test_texts_learn_from_hidden_states() -> None:
     ids, mask = tokens(6)
     about = {"labels": torch.arange(6) % 4, "rows": torch.arange(6)}
@@ -122,6 +153,7 @@ def test_texts_learn_from_hidden_states() -> None:
         ("[{kind: kd, temperature: 4.0, soft: 0.9, weight: 1.0}]", "Extra inputs"),
         ("[{kind: hinton, temperature: 4.0}]", "does not match any of the expected tags"),
         ("[{kind: sp, student: a, teacher: b, weight: 0.0}]", "greater than 0"),
+        ("[{kind: attention, student: a, teacher: pooled, weight: 1.0}]", "pooled features have none"),
         ("[{kind: sp, student: '', teacher: b, weight: 1.0}]", "at least 1 character"),
         ("[{kind: labels, weight: 1.0}, {kind: labels, weight: 2.0}]", "labels is there twice"),
         ("[{kind: sp, student: a, teacher: b, weight: 1.0}, {kind: sp, student: a, teacher: c, weight: 1.0}]", "twice"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from models.errors import UserError
 from models.teachers.digests import teacher_digest
@@ -290,6 +291,19 @@ def test_a_student_of_the_teachers_layers_and_one_that_starts_from_a_student(her
         file.write(b" ")
     with pytest.raises(UserError, match="init's tokeniser"):
         run(settings(repository, init="start", architecture=layers_of(TEACHER)), train)
+
+
+def test_a_teachers_layers_as_factors(here: Path, repository: Path) -> None:
+    cut = {"prune": 0.0, "low_rank": 0.5}
+    run(settings(repository, architecture=layers_of(TEACHER), cut=cut, **{"train.steps": 3}), train, quantise)
+    record = read_json(FOLDER / "student/student.json")
+    assert record["ranks"] and all(name.startswith("model.") for name in record["ranks"])
+    files = read_json(FOLDER / "exported/exported.json")["files"]
+    assert all(one["parity"]["agreement"] == 1 for one in files if one["precision"] == "fp32")
+    with pytest.raises(UserError, match="cut.prune: transformers have no channels"):
+        run(settings(repository, architecture=layers_of(TEACHER), **{"cut.prune": 0.5}), train)
+    with pytest.raises(ValidationError, match="of texts, architecture.kind transformer-layers begins so"):
+        settings(repository, init="teacher")
 
 
 def test_a_student_can_teach(here: Path, repository: Path) -> None:

@@ -123,7 +123,7 @@ def cut(network: nn.Module, size: int, pruned: float, energy: float) -> dict[str
     weights are all that `models.compression.fit` needs. UserError where channels of a transformer are to go.
     """
     if pruned and not isinstance(network, PictureClassifier):
-        raise UserError("compress.prune: transformers have no channels to prune here: take fewer layers, or low_rank")
+        raise UserError("cut.prune: transformers have no channels to prune here: take fewer layers, or low_rank")
     if pruned:
         assert isinstance(network, PictureClassifier)
         prune(network, size, pruned, kept=network.uncut())

@@ -12,7 +12,7 @@ from models.classification.views import Viewer
 from models.errors import UserError
 from tasks.classification.examples import Examples, ExampleSet, open_examples
 from tasks.classification.generate import viewer
-from tasks.classification.params import Classifier, TextClassifier
+from tasks.classification.params import TEACHER, Classifier, TextClassifier
 from tasks.classification.taken import Pictures, Taken, Texts, taught_texts
 from tasks.files import check_sha256, read_json
 from tasks.records import SPLITS, SplitName
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.classification.batches import LabelBatches
+    from models.classification.teachers import LabelTeacher
 
 Rows = npt.NDArray[np.int64]
 
@@ -65,13 +66,18 @@ def open_pairs(folder: Path, dataset: str) -> LabelPairs:
     return LabelPairs(folder=folder / "pairs", record=record, examples=examples)
 
 
-def make_batches(pairs: LabelPairs, block: Classifier, taken: Taken) -> "LabelBatches":
-    """The training batches, of pictures in their views or of texts by their tokens."""
+def make_batches(pairs: LabelPairs, block: Classifier, taken: Taken, examples: int | None = None) -> "LabelBatches":
+    """The training batches, of pictures in their views or of texts by their tokens.
+
+    `examples` is how many are taught at most, the same ones whatever the student's seed.
+    """
     from models.classification.batches import PictureBatches, TextBatches
 
-    taught = pairs.split("train")
+    taught, rows = pairs.split("train"), pairs.rows("train")
+    if examples is not None:  # drawn, as a dataset may be in the order of its classes
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:examples])
     settings: dict[str, Any] = {
-        "rows": pairs.rows("train"),
+        "rows": rows,
         "labels": taught.labels,
         "logits": pairs.logits("train"),
         "pooled": pairs.pooled("train"),
@@ -93,15 +99,32 @@ def build(block: Classifier, pairs: LabelPairs, taken: Taken) -> "nn.Module":
     return build_network(block.architecture.model_dump(), len(pairs.examples.classes), **known)
 
 
-def first(block: Classifier, pairs: LabelPairs, taken: Taken) -> "nn.Module":
-    """The student as training begins: with the weights of `init`, or untrained; its tokeniser fits it."""
-    from models.classification.networks import load_network
+def first(
+    block: Classifier, pairs: LabelPairs, taken: Taken, teacher: "Callable[[], LabelTeacher]"
+) -> "tuple[nn.Module, dict[str, int]]":
+    """The student as training begins, with the ranks of those layers that are two (models/compression.py).
+
+    It has the weights of `init`, or none; those of its teacher are cut as the block says. Its tokeniser fits it.
+    """
+    from models.classification.networks import cut, load_network, load_weights
     from models.classification.transformer import check_tokens
 
-    student = load_network(Path(block.init)) if block.init else build(block, pairs, taken)
+    ranks: dict[str, int] = {}
+    if block.init in ("", TEACHER):
+        student = build(block, pairs, taken)
+        if block.init == TEACHER:
+            network = teacher().network
+            if network is None:
+                raise UserError("init: this teacher shows no weights to begin with: begin from scratch")
+            load_weights(student, network.state_dict(), "init: teacher")
+        if block.cut.cuts:
+            ranks = cut(student, pairs.examples.size or 0, block.cut.prune, block.cut.low_rank)
+    else:
+        student = load_network(Path(block.init))
+        ranks = read_json(Path(block.init) / "student.json").get("ranks", {})
     if isinstance(taken, Texts):
         check_tokens(student, taken.tokens, "architecture")  # type: ignore[arg-type]
-    return student
+    return student, ranks
 
 
 def find_taken(block: Classifier, pairs: LabelPairs, teacher: Callable[[], Any]) -> Taken:

@@ -10,6 +10,7 @@ The command is that of tasks/train.py.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.errors import UserError
-from tasks.classification.params import Classifier
+from tasks.classification.params import TEACHER, Classifier
 from tasks.classification.taken import Taken, Texts
 from tasks.classification.taught import LabelPairs, build, find_taken, first, make_batches, open_pairs
 from tasks.files import read_json, sha256_bytes
@@ -26,6 +27,7 @@ from tasks.label_terms import make_label_terms
 from tasks.learning import digests, publish
 from tasks.params import Params
 from tasks.progress import progress
+from tasks.records import SplitName
 from tasks.stage import STUDENTS, work_folder
 from tasks.train import own_checkpoint
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from models.classification.validation import Given
     from models.terms import Term
     from models.training import Line, Recipe
+    from models.validation import Check
 
 # Of models/, what decides the result; as in dvc.yaml.
 CODE = (
@@ -65,75 +68,106 @@ CODE = (
 
 def train(params: Params, name: str, block: Classifier) -> None:
     """Train one classifier, going on from a checkpoint of the same work if there is one."""
-    from models.classification.networks import described
     from models.classification.teachers import load_teacher
 
-    folder = STUDENTS / name
-    pairs = open_pairs(folder, block.dataset)
+    pairs = open_pairs(STUDENTS / name, block.dataset)
     teacher = cache(lambda: load_teacher(block.teacher.model_dump()))  # for its tokeniser, or what it holds inside
     taken = find_taken(block, pairs, teacher)
-    student, curve = teach(params, name, block, pairs, taken, teacher)
+    checkpoint = own_checkpoint(work_folder(name), "train", work_of(params, block, pairs, taken))
+    taught = teach(params, block, pairs, taken, teacher, checkpoint, check_on(pairs, "val", taken))
+    publish_classifier(STUDENTS / name / "student", taught, block, pairs, taken)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """A classifier that has been trained."""
+
+    student: "nn.Module"
+    curve: "list[Line]"
+    ranks: dict[str, int]  # of those layers that are two
+
+
+def publish_classifier(folder: Path, taught: Taught, block: Classifier, pairs: LabelPairs, taken: Taken) -> None:
+    """Write the student folder, whole or not at all."""
+    from models.classification.networks import described
+
     record = {
-        "architecture": described(student, block.architecture.model_dump()),
+        "architecture": described(taught.student, block.architecture.model_dump()),
         "classes": pairs.examples.classes,
         "size": pairs.examples.size,
-        "parameters": sum(parameter.numel() for parameter in student.parameters()),
+        "parameters": sum(parameter.numel() for parameter in taught.student.parameters()),
         "pairs": pairs.record["digest"],
         "teacher": pairs.record["teacher"],
         "init": start_digest(block),
+        "cut": block.cut.model_dump(),
+        "ranks": taught.ranks,
         "train": block.train.model_dump(),
-        "final": curve[-2]["losses"],
-        "val": {key: value for key, value in curve[-1].items() if key != "step"},
+        "final": taught.curve[-2]["losses"],
+        "val": {key: value for key, value in taught.curve[-1].items() if key != "step"},
     }
     tokenizer = b""
     if isinstance(taken, Texts):
         tokenizer = taken.tokens.data
         record["tokens"] = taken.record() | {"sha256": sha256_bytes(tokenizer)}
-    publish(folder / "student", student, record, curve, tokenizer=tokenizer)
+    publish(folder, taught.student, record, taught.curve, tokenizer=tokenizer)
 
 
 def start_digest(block: Classifier) -> str:
-    """The sha256 of the weights a student starts from, or "scratch"."""
+    """The sha256 of the weights a student starts from, or "scratch" or "teacher"."""
     if not block.init:
         return "scratch"
+    if block.init == TEACHER:
+        return TEACHER
     return str(read_json(Path(block.init) / "student.json")["weights_sha256"])
 
 
 def teach(
-    params: Params, name: str, block: Classifier, pairs: LabelPairs, taken: Taken, teacher: "Callable[[], LabelTeacher]"
-) -> "tuple[nn.Module, list[Line]]":
-    """Run the training loop; returns the averaged student and its curve."""
+    params: Params,
+    block: Classifier,
+    pairs: LabelPairs,
+    taken: Taken,
+    teacher: "Callable[[], LabelTeacher]",
+    checkpoint: Path,
+    check: "Check",
+    examples: int | None = None,
+) -> Taught:
+    """Run the training loop, on at most so many of the training examples."""
     import torch
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    from models.classification.validation import on_labels
     from models.term_check import check_terms
     from models.torch_setup import prepare_torch
     from models.training import begin, resume, run
 
     prepare_torch(params.train.threads)
     set_seed(block.train.seed)
-    student = first(block, pairs, taken)
-    batches = make_batches(pairs, block, taken)
+    student, ranks = first(block, pairs, taken, teacher)
+    batches = make_batches(pairs, block, taken, examples)
     recipe = make_recipe(params, block)
     terms = make_terms(block, pairs, student, taken, batches, recipe, teacher)
-    checkpoint = own_checkpoint(work_folder(name), "train", work_of(params, block, pairs, taken))
     if not checkpoint.exists():
         check_terms(student, terms, batches.parts(batches.batch(0)))
     training = begin(student, recipe, terms)
     if resume(training, checkpoint):
         print(f"train: going on from step {training.step}")
-    rows = pairs.rows("val")
-    answers = np.asarray(pairs.logits("val")[rows, 0], np.float32)
-    check = on_labels(given_of(pairs, "val", taken), pairs.split("val").labels[rows], answers)
     with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
 
         def show(training: Any, line: "Line") -> None:
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
 
         average = run(training, batches, check, recipe, Accelerator(mixed_precision=recipe.precision), checkpoint, show)
-    return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
+    average = average.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return Taught(student=average, curve=training.curve, ranks=ranks)
+
+
+def check_on(pairs: LabelPairs, split: SplitName, taken: Taken) -> "Check":
+    """How a student in training does on the kept examples of a held-out split, as lines of the curve."""
+    from models.classification.validation import on_labels
+
+    rows = pairs.rows(split)
+    answers = np.asarray(pairs.logits(split)[rows, 0], np.float32)
+    return on_labels(given_of(pairs, split, taken), pairs.split(split).labels[rows], answers)
 
 
 def work_of(params: Params, block: Classifier, pairs: LabelPairs, taken: Taken) -> dict[str, Any]:
@@ -144,6 +178,7 @@ def work_of(params: Params, block: Classifier, pairs: LabelPairs, taken: Taken) 
         "teacher": pairs.record["teacher"],
         "tokens": taken.record() if isinstance(taken, Texts) else None,
         "init": start_digest(block),
+        "cut": block.cut.model_dump(),
         "train": block.train.model_dump(),
         "shared": params.train.model_dump(exclude={"processes", "threads"}),
         "code": digests(CODE),
@@ -192,7 +227,7 @@ def make_terms(
     )
 
 
-def given_of(pairs: LabelPairs, split: Any, taken: Taken) -> "Given":
+def given_of(pairs: LabelPairs, split: SplitName, taken: Taken) -> "Given":
     """What a model is given of the kept rows of a held-out split."""
     rows, inputs = pairs.rows(split), pairs.split(split).inputs
     return lambda some: taken.batch([inputs[row] for row in rows[some]])
