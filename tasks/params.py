@@ -9,7 +9,7 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -44,8 +44,21 @@ NAME = re.compile(r"^[a-z][a-z0-9-]{0,62}$")
 YAML_LOADER: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ClassifierBlock = ImageClassifier | TextClassifier
 AnyStudent = Student | ClassifierBlock
-# Keys below a student's block, joined by dots, and the values they have in that profile.
-Profile = dict[str, bool | int | float | str]
+Block = TypeVar("Block", bound=Section)
+# Keys below a student's block, joined by dots, and the values they have instead.
+Values = dict[str, bool | int | float | str | list[float]]
+
+
+class Profile(Section):
+    """A smaller run, by the section that a student's block is in."""
+
+    students: Values = Field(default_factory=dict)
+    classifiers: Values = Field(default_factory=dict)
+
+    def of(self, section: str) -> Values:
+        """The values for the students in a section of params.yaml."""
+        values: Values = getattr(self, section)
+        return values
 
 
 class Params(Section):
@@ -213,10 +226,10 @@ def with_profile(block: dict[str, Any], overrides: Mapping[str, Any]) -> dict[st
     return changed
 
 
-def changed_student(block: Student, overrides: Mapping[str, Any], where: str) -> Student:
+def changed_student(block: Block, overrides: Mapping[str, Any], where: str) -> Block:
     """A student's block with other values at keys joined by dots; UserError with `where` if it does not fit."""
     try:
-        return Student.model_validate(with_profile(block.model_dump(), overrides))
+        return type(block).model_validate(with_profile(block.model_dump(), overrides))
     except ValidationError as error:
         raise UserError(_plain(error, where)) from None
     except UserError as error:
@@ -225,9 +238,11 @@ def changed_student(block: Student, overrides: Mapping[str, Any], where: str) ->
 
 def _check_profiles(params: Params) -> None:
     """Refuse a profile that does not fit every student, before it is wanted in the middle of a night."""
-    for profile, overrides in params.profiles.items():
-        for name, student in params.students.items():
-            changed_student(student, overrides, f"params.yaml: profiles.{profile} for student {name}")
+    for profile, values in params.profiles.items():
+        for name, block in params.every.items():
+            section = params.section_of(name)
+            where = f"params.yaml: profiles.{profile}.{section} for {name}"
+            changed_student(block, values.of(section), where)
 
 
 def parse_params(raw: Any) -> Params:

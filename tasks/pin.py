@@ -52,11 +52,12 @@ def _whole(block: Block | None, kind: type[BaseModel]) -> Block | None:
 def apply_profile(raw: Mapping[str, Any], student: str, profile: str) -> dict[str, Any]:
     """A parsed params.yaml with the values of one of its profiles for one student; the given one stays as it is."""
     params = parse_params(raw)
-    params.student(student)  # profiles are about students of pictures
+    params.block(student)
     if profile not in params.profiles:
         raise UserError(f"no profile {profile!r} in {FILE}; there are: {', '.join(params.profiles) or 'none'}")
-    changed = with_profile(raw["students"][student], params.profiles[profile])
-    changed_raw = {**raw, "students": {**raw["students"], student: changed}}
+    section = params.section_of(student)
+    changed = with_profile(raw[section][student], params.profiles[profile].of(section))
+    changed_raw = {**raw, section: {**raw[section], student: changed}}
     parse_params(changed_raw)
     return changed_raw
 

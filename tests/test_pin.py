@@ -26,11 +26,26 @@ def test_a_profile_changes_its_student_alone(shipped: str) -> None:
     raw = yaml.safe_load(shipped)
     assert raw["students"]["oil"]["train"] is raw["students"]["sketch"]["train"]
     small = apply_profile(raw, "oil", "small")
-    assert small["students"]["oil"]["train"]["steps"] == raw["profiles"]["small"]["train.steps"]
+    assert small["students"]["oil"]["train"]["steps"] == raw["profiles"]["small"]["students"]["train.steps"]
     assert small["students"]["sketch"] == raw["students"]["sketch"] == yaml.safe_load(shipped)["students"]["sketch"]
     assert raw == yaml.safe_load(shipped)
     with pytest.raises(UserError, match="no profile 'tiny' in params.yaml; there are: small"):
         apply_profile(raw, "oil", "tiny")
+
+
+def test_a_profile_changes_classifiers_too(shipped: str) -> None:
+    raw = yaml.safe_load(shipped)
+    small = apply_profile(raw, "digits", "small")
+    values = raw["profiles"]["small"]["classifiers"]
+    assert (
+        small["classifiers"]["digits"]["train"]["steps"]
+        == values["train.steps"]
+        < raw["classifiers"]["digits"]["train"]["steps"]
+    )
+    assert small["students"] == raw["students"]
+    raw["profiles"]["small"]["classifiers"] = {"train.crop": 64}
+    with pytest.raises(UserError, match=r"profiles\.small\.classifiers for digits: unknown key train\.crop"):
+        parse_params(raw)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +61,10 @@ def test_a_profile_changes_its_student_alone(shipped: str) -> None:
 )
 def test_a_profile_that_fits_no_student_is_refused_at_loading(shipped: str, key: str, value: Any, told: str) -> None:
     raw = yaml.safe_load(shipped)
-    raw["profiles"]["small"] = {key: value}
+    raw["profiles"]["small"] = {"students": {key: value}}
     with pytest.raises(UserError) as caught:
         parse_params(raw)
-    assert str(caught.value).startswith("params.yaml: profiles.small for student oil: ")
+    assert str(caught.value).startswith("params.yaml: profiles.small.students for oil: ")
     assert told in str(caught.value)
 
 

@@ -203,13 +203,13 @@ def test_init_is_kept_where_it_is_asked_for_or_merged(toy: Path, client: Any, st
     assert started() == Start(told="it begins with its init, start, as retrain.start says")
     change(toy, "retrain", start="champion")
     text = (toy / "params.yaml").read_text()
-    profiles, block = text.split("students:\n")
-    both = profiles.replace("    init: start", "    init: &s start") + "students:\n"
+    profiles, block = text.split("\nstudents:\n")
+    both = profiles.replace("      init: start", "      init: &s start") + "\nstudents:\n"
     (toy / "params.yaml").write_text(both + block.replace("    init: start", "    init: *s"))
     git("commit", "--quiet", "-am", "shared")
     assert started().record == whole | {"weights_sha256": SHA}  # it can be set for this student alone
     (toy / "params.yaml").write_text(
-        profiles + "students:\n" + block.replace("    init: start", "    <<: {init: start}")
+        profiles + "\nstudents:\n" + block.replace("    init: start", "    <<: {init: start}")
     )
     git("commit", "--quiet", "-am", "merged")
     assert "init comes from a merge (<<): write it into the student's own block" in started().told

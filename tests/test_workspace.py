@@ -104,7 +104,7 @@ def test_found_again_nothing_is_written(repo: Path) -> None:
     assert {name: told for name, told in files_of(space).items() if "begun" not in name} == made
     assert (space / "data" / "students" / "begun").exists()
     block = params_of(space)["students"]["oil"]
-    assert block["train"]["steps"] == params_of(repo)["profiles"]["small"]["train.steps"]
+    assert block["train"]["steps"] == params_of(repo)["profiles"]["small"]["students"]["train.steps"]
     assert block["teacher"] == NEW
     # Another base, same job: git's files are those of the base, and what has been begun stays.
     (repo / "seed").write_text("2")
@@ -117,8 +117,8 @@ def test_found_again_nothing_is_written(repo: Path) -> None:
 
 def test_a_start_is_a_record_in_the_workspace_with_its_weights(repo: Path) -> None:
     params = (repo / "params.yaml").read_text()
-    profiles, block = params.split("students:\n")
-    text = f"{profiles}students:\n" + block.replace("    init: start\n", "    init: start  # to begin with\n")
+    profiles, block = params.split("\nstudents:\n")
+    text = f"{profiles}\nstudents:\n" + block.replace("    init: start\n", "    init: start  # to begin with\n")
     assert text != params
     (repo / "params.yaml").write_text(text)
     git("commit", "--quiet", "-am", "a comment")

@@ -68,7 +68,7 @@ def make_repository(root: Path, source: Path) -> Path:
     params["students"] = {STUDENT: params["students"][STUDENT] | {"init": "start"}}
     params["students"][STUDENT]["gate"] |= {"max_p90_over_champion": 1000.0}  # microseconds: the ratio means nothing
     params["students"][STUDENT]["train"]["replay"]["pairs"] = "start"
-    params["profiles"]["small"] |= {"init": "start"}
+    params["profiles"]["small"]["students"] |= {"init": "start"}
     params["benchmark"] |= {"warmup": 1, "runs": 3, "frames": 0}
     params |= {"classifiers": {}, "datasets": {}}
     (toy / "params.yaml").write_text(yaml.safe_dump(params))
