@@ -56,7 +56,8 @@ def test_a_networks_answers_are_the_networks(tmp_path: Path) -> None:
     block = network_block(tmp_path)
     teacher = load_teacher(block)
     inputs = pictures(5)
-    logits, pooled = teacher(inputs), teacher.pooled(inputs)
+    logits, pooled = teacher.with_pooled(inputs)
+    assert np.array_equal(teacher(inputs), logits)
     assert (teacher.classes, logits.shape, logits.dtype, pooled.shape) == (4, (5, 4), np.float32, (5, 32))
     network = build(ARCHITECTURE, 4).eval()
     network.load_state_dict(load_file(block["path"]))
@@ -79,7 +80,7 @@ def test_an_answer_hangs_on_no_neighbour(tmp_path: Path) -> None:
     assert np.array_equal(teacher(inputs[order]), logits[order])
     assert np.array_equal(teacher(inputs[:3]), logits[:3])
     assert np.array_equal(teacher(inputs[7:8]), logits[7:8])
-    assert np.array_equal(teacher.pooled(inputs[7:8]), teacher.pooled(inputs)[7:8])
+    assert np.array_equal(teacher.with_pooled(inputs[7:8])[1], teacher.with_pooled(inputs)[1][7:8])
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -92,7 +93,8 @@ def test_an_answer_hangs_on_no_neighbour(tmp_path: Path) -> None:
 def test_an_answer_to_a_text_hangs_on_no_neighbour(tmp_path: Path) -> None:
     teacher = load_teacher(text_block(tiny_folder(tmp_path / "t")))
     logits = teacher(TEXTS)
-    assert logits.shape == (len(TEXTS), 3) and teacher.pooled(TEXTS).shape == (len(TEXTS), 32)
+    again, pooled = teacher.with_pooled(TEXTS)
+    assert logits.shape == (len(TEXTS), 3) and pooled.shape == (len(TEXTS), 32) and np.array_equal(again, logits)
     assert len(np.unique(logits.argmax(axis=1))) > 1
     order = np.random.default_rng(1).permutation(len(TEXTS))
     assert np.array_equal(teacher([TEXTS[row] for row in order]), logits[order])
@@ -177,7 +179,7 @@ def test_several_are_the_weighted_mean_that_is_said(tmp_path: Path) -> None:
     np.testing.assert_allclose(softmax(told), 0.25 * softmax(first) + 0.75 * softmax(second), rtol=1e-4, atol=1e-6)
     assert of_logits.digest != of_chances.digest and of_chances.network is None
     with pytest.raises(UserError, match="no pooled features in common: set pairs.pooled to false"):
-        of_chances.pooled(pictures(1))
+        of_chances.with_pooled(pictures(1))
 
 
 def test_several_must_agree_on_the_classes(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def test_a_student_of_fewer_layers_is_the_teacher_without_the_others(kind: str) 
 @pytest.mark.parametrize("kind", KINDS[:4])
 def test_hidden_states_and_features_are_found_by_path(kind: str) -> None:
     network = tiny(kind)
-    with torch.no_grad(), inner_outputs(network, network.layers()) as inner:
+    with torch.no_grad(), inner_outputs(network, [*network.layers(), network.base()]) as inner:
         logits = network(IDS, MASK)
-        features = network.features(IDS, MASK)
+    features = inner[network.base()][:, 0]
     assert logits.shape == (3, 3) and features.shape == (3, 32)
     assert [tuple(inner[path].shape) for path in network.layers()] == [(3, 9, 32)] * 4
     torch.testing.assert_close(inner[network.layers()[-1]][:, 0], features)

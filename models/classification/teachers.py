@@ -29,6 +29,7 @@ from models.teachers import answers_folder
 from models.teachers.chat_classifier import ChatClassifier, load_classifier
 from models.teachers.digests import teacher_digest
 from models.teachers.pinned import places
+from models.terms import inner_outputs
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,8 +50,8 @@ class LabelTeacher(Protocol):
         """Pictures (B,S,S,3) uint8 or B texts -> logits (B,C)."""
         ...
 
-    def pooled(self, inputs: Any) -> Floats:
-        """The same -> what stands before the last layer, (B,D)."""
+    def with_pooled(self, inputs: Any) -> tuple[Floats, Floats]:
+        """The same -> logits (B,C) and what stands before the last layer, (B,D), in one pass."""
         ...
 
 
@@ -61,15 +62,16 @@ class PictureTeacher:
     labels: tuple[str, ...] = ()
 
     def __init__(self, network: nn.Module, classes: int, name: str, digest: str) -> None:
-        self.network, self.classes, self.name, self.digest = network.eval(), classes, name, digest
+        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classes, self.name, self.digest = classes, name, digest
 
     def __call__(self, inputs: npt.NDArray[np.uint8]) -> Floats:
         """(B,S,S,3) uint8 RGB -> (B,C)."""
         return checked(self._run(inputs, self.network), self.name)
 
-    def pooled(self, inputs: npt.NDArray[np.uint8]) -> Floats:
-        """(B,S,S,3) uint8 RGB -> (B,D)."""
-        return self._run(inputs, self.network.features)  # type: ignore[arg-type]
+    def with_pooled(self, inputs: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """(B,S,S,3) uint8 RGB -> (B,C), (B,D)."""
+        return apart(self._run(inputs, both(self.network, "pool")), self.classes, self.name)
 
     def _run(self, inputs: npt.NDArray[np.uint8], function: Callable[[Tensor], Tensor]) -> Floats:
         def some(rows: slice) -> Tensor:
@@ -92,9 +94,9 @@ class TextTeacher:
         """B texts -> (B,C)."""
         return checked(self._run(inputs, self.network), self.name)
 
-    def pooled(self, inputs: Sequence[str]) -> Floats:
-        """B texts -> (B,D)."""
-        return self._run(inputs, self.network.features)
+    def with_pooled(self, inputs: Sequence[str]) -> tuple[Floats, Floats]:
+        """B texts -> (B,C), (B,D)."""
+        return apart(self._run(inputs, both(self.network, self.network.base())), self.classes, self.name)
 
     def _run(self, texts: Sequence[str], function: Callable[..., Tensor]) -> Floats:
         rows = self.tokens.rows(texts)
@@ -130,7 +132,7 @@ class ChatTeacher:
         """B texts -> log-probabilities (B,C)."""
         return self.chat(inputs)
 
-    def pooled(self, inputs: Sequence[str]) -> Floats:
+    def with_pooled(self, inputs: Sequence[str]) -> tuple[Floats, Floats]:
         """Refused: an API shows no features."""
         raise UserError(f"teacher {self.name}: a model behind an API shows no features: set pairs.pooled to false")
 
@@ -176,11 +178,31 @@ class SeveralTeachers:
             mean = np.log(np.maximum(mean, np.finfo(np.float32).tiny))
         return np.asarray(mean, np.float32)
 
-    def pooled(self, inputs: Any) -> Floats:
+    def with_pooled(self, inputs: Any) -> tuple[Floats, Floats]:
         """Refused: each has features of its own."""
         raise UserError(
             f"teacher {self.name}: several teachers have no pooled features in common: set pairs.pooled to false"
         )
+
+
+def both(network: nn.Module, path: str) -> Callable[..., Tensor]:
+    """The network as a function that gives (B,C+D): logits, then what the module at `path` gave, of tokens the first's.
+
+    By the first token these models classify.
+    """
+
+    def run(*inputs: Tensor) -> Tensor:
+        with inner_outputs(network, [path]) as inner:
+            logits = network(*inputs)
+        found = inner[path]
+        return torch.cat([logits, found if found.ndim == 2 else found[:, 0]], dim=1)
+
+    return run
+
+
+def apart(found: Floats, classes: int, name: str) -> tuple[Floats, Floats]:
+    """Logits, which are checked, and features out of what `both` gave."""
+    return checked(found[:, :classes], name), found[:, classes:]
 
 
 def checked(logits: Floats, name: str) -> Floats:

@@ -39,11 +39,9 @@ class TextClassifier(nn.Module):
         logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
         return logits
 
-    def features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """What the last layer gives for the first token, by which these models classify: (B,D)."""
-        base = self.model.get_submodule(self.model.base_model_prefix)  # type: ignore[arg-type]
-        first: Tensor = base(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
-        return first
+    def base(self) -> str:
+        """The dotted path of what gives the last layer's states, (B,L,D)."""
+        return f"model.{self.model.base_model_prefix}"
 
     def layers(self) -> list[str]:
         """Dotted paths of the layers, the first one first; each gives (B,L,D)."""

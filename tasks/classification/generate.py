@@ -32,7 +32,7 @@ from tasks.stage import STUDENTS, work_folder
 
 Floats = npt.NDArray[np.float32]
 
-FORMAT = 1  # raise it when answers are made or stored in another way
+FORMAT = 2  # raise it when answers are made or stored in another way
 BLOCK = 256  # examples whose answers are kept together: the most that a kill can cost
 MIB = 2**20
 REFUSED = "refused.jsonl"
@@ -139,11 +139,13 @@ def answer(teacher: Any, shown: Any, rows: npt.NDArray[np.int64], classes: int, 
             inputs: Any = shown(rows, np.full(len(rows), view))
         else:
             inputs = [shown[row] for row in rows]
-        found = np.asarray(teacher(inputs), np.float32)
-        check_answers(found, len(rows), classes, may_refuse=hasattr(teacher, "refusal"))
-        logits.append(found)
         if pooled:
-            features.append(np.asarray(teacher.pooled(inputs), np.float16))
+            found, inside = teacher.with_pooled(inputs)
+            features.append(np.asarray(inside, np.float16))
+        else:
+            found = teacher(inputs)
+        check_answers(found, len(rows), classes, may_refuse=hasattr(teacher, "refusal"))
+        logits.append(np.asarray(found, np.float32))
     arrays = {"logits": np.stack(logits, axis=1)} | ({"pooled": np.stack(features, axis=1)} if pooled else {})
     write_bytes(path, save({what: np.ascontiguousarray(values) for what, values in arrays.items()}))
 
