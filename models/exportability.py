@@ -223,10 +223,15 @@ def _converts(module: nn.Module, example: torch.Tensor, runtime: str) -> bool:
     return True
 
 
-def mega_macs(student: nn.Module, size: int) -> float:
-    """Millions of multiplications with addition that one picture takes."""
+def mega_macs(student: nn.Module, *inputs: torch.Tensor) -> float:
+    """Millions of multiplications with addition that these inputs take."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        student(torch.zeros(1, 3, size, size))
+        student(*inputs)
     return float(counter.get_total_flops()) / 2e6
+
+
+def blank(size: int) -> torch.Tensor:
+    """A black picture, (1,3,size,size)."""
+    return torch.zeros(1, 3, size, size)

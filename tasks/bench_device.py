@@ -45,10 +45,11 @@ QUALITY = (
 
 def mega_macs(architecture: dict[str, Any], size: int) -> float:
     """Millions of multiplications with addition that one picture takes."""
+    from models.exportability import blank
     from models.exportability import mega_macs as of_student
     from models.students import build_student
 
-    return of_student(build_student(architecture, size).eval(), size)
+    return of_student(build_student(architecture, size).eval(), blank(size))
 
 
 def int8_file(name: str, block: Student, work: Path) -> tuple[Path, str]:

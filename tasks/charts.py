@@ -135,10 +135,15 @@ def curve_png(curve: Sequence[Line]) -> bytes:
     return buffer.getvalue()
 
 
-def pareto_png(rows: Sequence[Line], title: str, latency: str = "latency, ms (LiteRT, p50, one thread)") -> bytes:
-    """Explained effect over latency of every student's files as a PNG on white, their Pareto front joined.
+def pareto_png(
+    rows: Sequence[Line],
+    title: str,
+    latency: str = "latency, ms (LiteRT, p50, one thread)",
+    quality: str = "explained_effect",
+) -> bytes:
+    """Quality over latency of every student's files as a PNG on white, their Pareto front joined.
 
-    A row has student, precision, litert_ms, explained_effect and front.
+    A row has student, precision, litert_ms, front and, under the name of `quality`, how good it is.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -147,24 +152,28 @@ def pareto_png(rows: Sequence[Line], title: str, latency: str = "latency, ms (Li
     with rc_context(style(DARK)):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
-        best = sorted((row["litert_ms"], row["explained_effect"]) for row in rows if row["front"])
+        best = sorted((row["litert_ms"], row[quality]) for row in rows if row["front"])
         if best:
             axes.step(*zip(*best, strict=True), where="post", color=COLOURS[2], label="Pareto front", zorder=1)
         for index, precision in enumerate(dict.fromkeys(row["precision"] for row in rows)):
             mine = [row for row in rows if row["precision"] == precision]
-            places = ([row["litert_ms"] for row in mine], [row["explained_effect"] for row in mine])
+            places = ([row["litert_ms"] for row in mine], [row[quality] for row in mine])
             axes.plot(*places, "o", color=COLOURS[index], label=precision)
             for row, x, y in zip(mine, *places, strict=True):
                 axes.annotate(row["student"], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7.5)
-        axes.set(title=title, xlabel=latency, ylabel="explained effect")
+        axes.set(title=title, xlabel=latency, ylabel=quality.replace("_", " "))
         axes.margins(x=0.2)
         axes.legend(loc="lower right")
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def curves_png(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], title: str) -> bytes:
-    """Explained effect on the validation pairs over samples seen, a line for each name, as a PNG on white."""
+def curves_png(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    title: str,
+    quality: str = "explained effect, validation",
+) -> bytes:
+    """Quality over samples seen, a line for each name, as a PNG on white."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -175,7 +184,7 @@ def curves_png(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], titl
         for index, (name, (samples, effects)) in enumerate(curves.items()):
             line = ("-", "--", ":")[index // len(COLOURS) % 3]
             axes.plot(samples, effects, line, color=COLOURS[index % len(COLOURS)], label=name)
-        axes.set(title=title, xlabel="training samples seen", ylabel="explained effect, validation")
+        axes.set(title=title, xlabel="training samples seen", ylabel=quality)
         axes.legend(loc="lower right", fontsize=7.5)
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()

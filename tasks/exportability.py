@@ -36,7 +36,7 @@ SHOWN = 12  # findings in the table; all of them are in the file
 
 def exportability(params: Params, name: str, block: Student) -> None:
     """The stage: see the module's docstring."""
-    from models.exportability import inspect, mega_macs
+    from models.exportability import blank, inspect, mega_macs
     from models.torch_setup import prepare_torch
 
     prepare_torch(params.train.threads)
@@ -49,7 +49,7 @@ def exportability(params: Params, name: str, block: Student) -> None:
     findings = [finding.to_json() for finding in found.findings]
     result = {
         "architecture": sha256_json({"architecture": block.architecture.model_dump(), "size": size}),
-        "figures": found.figures | {"mega_macs": round(mega_macs(student, size), 1)},
+        "figures": found.figures | {"mega_macs": round(mega_macs(student, blank(size)), 1)},
         "files": {file: len(data) for file, data in found.files.items()},
         "findings": findings,
     }

@@ -57,7 +57,7 @@ def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
     """Figures of one student's LiteRT files on the test pairs, by precision, and what it takes."""
     import torch
 
-    from models.exportability import mega_macs
+    from models.exportability import blank, mega_macs
     from models.students import load_student
     from tasks.quality import measure_all, open_file, pooled, read_pairs, rounded
 
@@ -67,7 +67,7 @@ def measure(folder: Path, pairs: Path, size: int) -> dict[str, Any]:
         columns = measure_all({key: open_file(file, "litert") for key, file in files.items()}, inputs, targets, {})
     return {
         "parameters": read_json(folder / "student" / "student.json")["parameters"],
-        "mmac": round(mega_macs(load_student(folder / "student"), size), 1),
+        "mmac": round(mega_macs(load_student(folder / "student"), blank(size)), 1),
         "bytes": {precision: file.stat().st_size for precision, file in files.items()},
         "quality": {precision: rounded(pooled(column)) for precision, column in columns.items()},
     }

@@ -6,8 +6,10 @@ and measured on the test pairs. Writes OUT/ (default: data/recipes/PLAN/NAME): r
 curves.png (explained effect on the validation pairs over samples) and samples.png. May be killed and run again: what
 is finished is kept in data/.work/NAME/apart.
 
+Classifiers have plans of their own (tasks/classification/recipes.py) and as many steps as their block says.
+
 Command: python -m tasks.recipes PLAN --student NAME [--steps 600] [--seeds 0 1 2] [--only RECIPE ...] [--latency]
-[--library]
+[--library] [--workers 1] [--examples N]
 """
 
 import argparse
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 COMPARED = Path("data/recipes")
 LIBRARY = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
+STEPS = 600
 PLANS = Path(__file__).with_suffix(".yaml")
 # Of quality.json and headings; the last two of a set, not of a picture.
 FIGURES = {
@@ -184,6 +187,35 @@ def on_library(models: "Mapping[str, Model]", block: Student) -> bytes:
     return side_by_side(models, inputs, to_bytes(teacher(inputs, [0] * len(inputs))))
 
 
+def compare(asked: argparse.Namespace) -> None:
+    """Do what was asked on the command line, of an effect or of a classifier."""
+    block = load_params().block(asked.student)
+    for key in ("workers", "examples", "steps"):
+        if getattr(asked, key) is not None and getattr(asked, key) < 1:
+            raise UserError(f"--{key} {getattr(asked, key)}: there has to be one at least")
+    out = asked.out or COMPARED / asked.plan / asked.student
+    if isinstance(block, Student):
+        if asked.workers > 1 or asked.examples:
+            raise UserError("--workers and --examples are of classifiers: leave them out")
+        recipes(
+            asked.student,
+            out,
+            read_plan(asked.plans or PLANS, asked.plan, asked.only),
+            steps=asked.steps or STEPS,
+            seeds=asked.seeds,
+            latency=asked.latency,
+            library=asked.library,
+        )
+        return
+    from tasks.classification import recipes as of_labels
+
+    if asked.library:
+        raise UserError(f"--library: {asked.student} is no effect, there is nothing to look at: leave it out")
+    how = of_labels.Asked(**{key: getattr(asked, key) for key in ("steps", "seeds", "workers", "latency", "examples")})
+    plan = read_plan(asked.plans or of_labels.PLANS, asked.plan, asked.only)
+    of_labels.recipes(asked.student, block, out, plan, how)
+
+
 def recipes(
     name: str, out: Path, plan: Plan, *, steps: int, seeds: Sequence[int], latency: bool, library: bool = False
 ) -> None:
@@ -226,24 +258,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tasks.recipes")
     parser.add_argument("plan", help="a name in the file of plans")
     parser.add_argument("--student", required=True, help="a name under `students:` in params.yaml, curated")
-    parser.add_argument("--plans", type=Path, default=PLANS, help="a YAML file of plans")
+    parser.add_argument("--plans", type=Path, help="a YAML file of plans; default: that of its kind of task")
     parser.add_argument("--only", nargs="+", default=[], help="recipes of the plan")
-    parser.add_argument("--steps", type=int, default=600, help="of training")
+    parser.add_argument("--steps", type=int, help=f"of training; default: {STEPS}, of a classifier its block's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--latency", action="store_true", help="export the first seed's student of each and time it")
     parser.add_argument("--library", action="store_true", help="photographs of scikit-image in samples.png")
+    parser.add_argument("--workers", type=int, default=1, help="classifiers at a time, which share train.threads")
+    parser.add_argument("--examples", type=int, help="of training that classifiers see at most; default: all")
     parser.add_argument("--out", type=Path, help="default: data/recipes/PLAN/NAME")
     asked = parser.parse_args()
-    guarded(
-        "recipes",
-        lambda: recipes(
-            asked.student,
-            asked.out or COMPARED / asked.plan / asked.student,
-            read_plan(asked.plans, asked.plan, asked.only),
-            steps=asked.steps,
-            seeds=asked.seeds,
-            latency=asked.latency,
-            library=asked.library,
-        ),
-        asked.student,
-    )
+    guarded("recipes", lambda: compare(asked), asked.student)

@@ -46,7 +46,7 @@ def cost_of(params: Params, block: Student, folder: Path, *, is_own: bool) -> di
     architecture (reference_...), both timed in turn: a machine that gets slower during a night makes both slower. So
     the block's own comes first; UserError where not even that can be converted or measured.
     """
-    from models.exportability import mega_macs
+    from models.exportability import blank, mega_macs
 
     try:
         student = built(block)
@@ -65,7 +65,7 @@ def cost_of(params: Params, block: Student, folder: Path, *, is_own: bool) -> di
     measured = timed(folder, params.benchmark, block.gate.target)
     if isinstance(measured, str):
         return {"refused": measured}
-    figures = {"mega_macs": round(mega_macs(student, block.pairs.size), 1), "bytes": len(content)}
+    figures = {"mega_macs": round(mega_macs(student, blank(block.pairs.size)), 1), "bytes": len(content)}
     figures["parameters"] = sum(parameter.numel() for parameter in student.parameters())
     return {**measured, **figures}
 

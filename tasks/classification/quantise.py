@@ -35,15 +35,19 @@ Files = list[tuple[tuple[str, str], bytes]]  # by runtime and precision
 
 def quantise(params: Params, name: str, block: Classifier) -> None:
     """Make data/students/NAME/exported."""
+    export(STUDENTS / name, open_pairs(STUDENTS / name, block.dataset), params)
+
+
+def export(folder: Path, pairs: LabelPairs, params: Params) -> None:
+    """Make exported/ of the student in a folder, by pairs that may lie elsewhere."""
     from models.classification.networks import load_network
     from models.torch_setup import prepare_torch
 
     prepare_torch(params.train.threads)
-    folder, settings = STUDENTS / name, params.quantise
-    pairs = open_pairs(folder, block.dataset)
+    settings = params.quantise
     record = read_json(folder / "student" / "student.json")
     if record["pairs"] != pairs.record["digest"]:
-        raise UserError(f"{folder}/student was trained on other pairs than {folder}/pairs: run dvc repro")
+        raise UserError(f"{folder}/student was trained on other pairs than {pairs.folder}: run dvc repro")
     student, taken = load_network(folder / "student"), student_takes(folder / "student")
     checks = evenly(pairs, "val", settings.parity_samples)
     shown = [taken.sample(one) for one in checks]
