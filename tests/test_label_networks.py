@@ -22,6 +22,7 @@ from models.errors import UserError
 from models.terms import inner_outputs
 from tasks.classification.network_params import ImageArchitecture
 from tasks.files import sha256_file, write_json
+from tasks.params import parse_params
 
 # Of Tian et al. 2020 (CRD), in millions for 100 classes.
 LITERATURE: list[tuple[dict[str, Any], float]] = [
@@ -282,3 +283,22 @@ def test_the_architectures_that_the_docs_tell_are_params(repository: Path) -> No
     ):
         for name, count in (row[:2], row[2:]):
             assert counts[name] == pytest.approx(float(count.removesuffix(" M")), abs=0.006), name
+
+
+def test_the_blocks_of_the_literature_are_whole(repository: Path) -> None:
+    raw = yaml.safe_load((repository / "params.yaml").read_text())
+    more = yaml.safe_load((repository / "docs" / "cifar.yaml").read_text())
+    raw["datasets"] |= more["datasets"]
+    raw["classifiers"] |= more["classifiers"]
+    params = parse_params(raw)
+    pairs = [name for name in params.classifiers if name.startswith("cifar100-")]
+    assert len(pairs) == 4
+    for name in (*pairs, "cifar10-resnet20"):
+        block = params.classifiers[name]
+        train = block.train
+        assert train.steps * train.batch_size == 240 * 45_000 and train.milestones == [150 / 240, 180 / 240, 210 / 240]
+        sizes = [
+            sum(one.numel() for one in build(part.model_dump(), 100).parameters())
+            for part in (block.teacher.architecture, block.architecture)
+        ]
+        assert sizes[0] > 2 * sizes[1]
