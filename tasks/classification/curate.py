@@ -28,7 +28,6 @@ from tasks.stage import STUDENTS
 
 CONFLICT, UNANSWERED = "conflict", "refused"
 RULES = (CONFLICT, UNANSWERED)
-DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def generate(params: Params, name: str, block: Classifier) -> None:
     examples = open_examples(block.dataset)
     if examples.kind != block.takes:
         raise UserError(
-            f"students.{name}: {block.task} takes {block.takes}, and dataset {block.dataset} is of {examples.kind}"
+            f"classifiers.{name}: {block.task} takes {block.takes}, and dataset {block.dataset} is of {examples.kind}"
         )
     teacher = load_teacher(block.teacher.model_dump())
     check_classes(teacher.labels, teacher.classes, examples.classes, f"teacher {block.teacher.name}")
