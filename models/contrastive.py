@@ -38,8 +38,10 @@ def contrast(scores: Tensor, examples: int) -> Tensor:
 class Contrastive(Term):
     """Part "crd PATH" between the student's module at `path` and a teacher's features of `width` numbers.
 
-    `labels` (N,) are those of all training examples; batches say in `rows` which they hold. `teacher` gives one tensor
-    of features; None takes those kept with the pairs, Look.about["pooled"]. Bank and normalisers are in checkpoints.
+    `labels` (N,) are those of all training examples, `taught` (M,) the rows of them that are shown, all if left out:
+    others are never drawn, as their rows of the bank stay chance. Batches say in `rows` which they hold. `teacher`
+    gives one tensor of features; None takes those kept with the pairs, Look.about["pooled"]. Bank and normalisers are
+    in checkpoints.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Contrastive(Term):
         temperature: float,
         momentum: float,
         seed: int,
+        taught: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.paths, self.teacher, self.weight, self.seed = (path,), teacher, weight, seed
@@ -67,18 +70,20 @@ class Contrastive(Term):
             bank = torch.empty(len(labels), dimensions).uniform_(-reach, reach, generator=random)
             self.register_buffer(side, bank)
         self.register_buffer("normalisers", torch.zeros(2))  # 0 until the first batch
-        self._sort(labels)
+        self._sort(labels, torch.arange(len(labels)) if taught is None else taught)
         self.seen: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # rows, both embeddings, normalisers
 
-    def _sort(self, labels: Tensor) -> None:
-        """Rows in the order of their labels: those of other classes are what lies outside one stretch."""
-        self.register_buffer("order", labels.argsort(stable=True), persistent=False)
-        ordered = labels[self.order]
+    def _sort(self, labels: Tensor, taught: Tensor) -> None:
+        """Taught rows in the order of their labels: those of other classes are what lies outside one stretch."""
+        order = taught[labels[taught].argsort(stable=True)]
+        self.register_buffer("order", order, persistent=False)
+        ordered, places = labels[order], torch.zeros_like(labels)
+        places[order] = torch.arange(len(order))
         starts = torch.searchsorted(ordered, labels.contiguous())
         counts = torch.searchsorted(ordered, labels.contiguous(), right=True) - starts
         alone = labels == UNLABELLED  # nobody knows what is of its class: all but itself
-        starts[alone], counts[alone] = self.order.argsort()[alone], 1
-        if bool((counts == len(labels)).any()):
+        starts[alone], counts[alone] = places[alone], 1
+        if bool((counts[order] == len(order)).any()):
             raise UserError("train.losses: crd needs examples of two classes, and all of these are of one")
         self.register_buffer("starts", starts, persistent=False)
         self.register_buffer("counts", counts, persistent=False)

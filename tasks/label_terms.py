@@ -1,7 +1,7 @@
 """The terms of models/ that a classifier's `losses` ask for (tasks/label_losses_params.py)."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError
 from tasks.label_losses_params import POOLED, Crd, Dist, Dkd, Inside, Kd, Labels, Loss, Mutual, inside_paths
@@ -24,6 +24,7 @@ def make_label_terms(
     *,
     example: "Batch",
     labels: "Tensor",
+    taught: "Tensor | None" = None,
     seed: int,
     teacher: "Callable[[Sequence[str]], Inner] | None" = None,
     peer: "nn.Module | None" = None,
@@ -31,8 +32,9 @@ def make_label_terms(
 ) -> "list[Term]":
     """What the losses say a student is taught by.
 
-    `example` is a batch to find shapes by; `labels` (N,) are those of all training examples; `teacher` gives what
-    modules of it hold, by path (models/features.py's module_features); `peer` and `optimizer` are wanted for mutual.
+    `example` is a batch to find shapes by; `labels` (N,) are those of all training examples, `taught` the rows of them
+    that are shown (all, if left out); `teacher` gives what modules of it hold, by path (models/features.py's
+    module_features); `peer` and `optimizer` are wanted for mutual.
     """
     from models import label_losses, mutual
 
@@ -54,7 +56,8 @@ def make_label_terms(
                 raise UserError("train.losses: mutual needs a peer beside the student, and there is none")
             terms.append(mutual.Mutual(peer, optimizer(list(peer.parameters())), **settings))
         elif isinstance(loss, Crd):
-            terms.append(_contrastive(loss, student, example, labels, seed, _chosen(inner, paths, [loss.teacher])))
+            theirs = _chosen(inner, paths, [loss.teacher])
+            terms.append(_contrastive(loss, student, example, theirs, labels=labels, taught=taught, seed=seed))
     links = [loss for loss in losses if isinstance(loss, Inside)]
     for alike in ([one for one in links if one.teacher != POOLED], [one for one in links if one.teacher == POOLED]):
         if alike:
@@ -86,9 +89,7 @@ def _features(losses: list[Inside], student: "nn.Module", example: "Batch", teac
     return FeatureDistillation(links, teacher, student, example.inputs, *example.controls, kept=kept)
 
 
-def _contrastive(
-    loss: Crd, student: "nn.Module", example: "Batch", labels: "Tensor", seed: int, teacher: "Inner | None"
-) -> "Term":
+def _contrastive(loss: Crd, student: "nn.Module", example: "Batch", teacher: "Inner | None", **examples: Any) -> "Term":
     from models.contrastive import Contrastive
     from models.features import channels, probe
 
@@ -100,8 +101,7 @@ def _contrastive(
         loss.student,
         student_width=channels(ours),
         teacher_width=channels(theirs),
-        labels=labels,
         teacher=teacher,
-        seed=seed,
+        **examples,
         **loss.model_dump(exclude={"kind", "student", "teacher"}),
     )

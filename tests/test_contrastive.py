@@ -96,6 +96,20 @@ def test_negatives_are_of_other_classes_evenly_and_by_seed_and_step() -> None:
         assert bool(((counts - even).abs() < 6 * even**0.5).all())
 
 
+def test_examples_that_are_never_shown_are_never_drawn() -> None:
+    source = Source()
+    labels = source.labels.clone()
+    labels[[0, 2]] = -1
+    taught = torch.arange(0, EXAMPLES, 2)  # of the classes 0 and 2, and two without a label
+    term = make(source, labels=labels, negatives=4000, taught=taught)
+    for row, others in zip(taught, term.drawn(taught, 5), strict=True):
+        unlabelled = labels[row] == -1
+        expected = [one for one in taught.tolist() if (one != row if unlabelled else labels[one] != labels[row])]
+        assert others.unique().tolist() == expected
+    with pytest.raises(UserError, match="all of these are of one"):
+        make(source, taught=torch.tensor([1, 5, 9]))
+
+
 def test_the_teacher_in_the_loop_says_what_was_kept_of_it() -> None:
     source, student = Source(), pictures_net(6, 0)
     look = look_at(student, source.one(), "flat")

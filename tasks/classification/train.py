@@ -220,6 +220,7 @@ def make_terms(
         student,
         example=batches.parts(batches.batch(0)),
         labels=torch.from_numpy(pairs.split("train").labels),
+        taught=torch.from_numpy(batches.taught),
         seed=block.train.seed,
         teacher=inside if block.asks_teacher else None,
         peer=build(block, pairs, taken) if peers(list(block.train.losses)) else None,
