@@ -244,8 +244,8 @@ def _message(job: Job, decision: Decision) -> str:
 
 def _began(client: "Client", student: str, init: str, upon: StudentState) -> str:
     """What a candidate's training began with, in words."""
-    if init == "scratch":
-        return "it began from scratch"
+    if init in ("scratch", "teacher"):
+        return "it began from scratch" if init == "scratch" else "it began with its teacher's weights"
     known = [one.version for one in with_weights(client, init) if one.student == student]
     if not known:
         return f"it began with the weights {init:.12}"

@@ -25,6 +25,7 @@ from tasks.files import read_json, read_jsonl, replacing_folder, write_bytes, wr
 from tasks.machine_state import machine
 from tasks.markdown import markdown
 from tasks.params import Params, changed_student, load_params
+from tasks.pareto import front
 from tasks.stage import STUDENTS
 from tasks.workers import spread_out
 
@@ -70,7 +71,7 @@ def recipes(name: str, block: Classifier, out: Path, plan: Plan, asked: Asked) -
     with replacing_folder(out) as written:
         write_json(written / "recipes.json", about | {"machine": machine(), "rows": rows})
         write_text(written / "recipes.md", table(rows))
-        write_bytes(written / "curves.png", curves_png(curves(folders, block), title, f"{rows[0]['figure']}, test"))
+        write_bytes(written / "curves.png", curves_png(curves(folders), title, f"{rows[0]['figure']}, test"))
         if asked.latency:
             write_bytes(written / "pareto.png", pareto_png(points(rows), title, quality="last"))
     print(table(rows))
@@ -140,7 +141,7 @@ def percent(value: float, spread: float | None = None) -> str:
     return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
 
 
-def curves(folders: Mapping[str, Sequence[Path]], block: Classifier) -> dict[str, tuple[list[int], list[float]]]:
+def curves(folders: Mapping[str, Sequence[Path]]) -> dict[str, tuple[list[int], list[float]]]:
     """Samples seen and the test figure, its mean over the seeds, by recipe."""
     found = {}
     for label, made in folders.items():
@@ -176,8 +177,6 @@ def add_costs(
     times = interleaved(models, warmup=params.benchmark.warmup, runs=params.benchmark.runs).tolist()
     for place, row in enumerate(rows):
         row["fp32_ms"], row["int8_ms"] = (round(median(one), 4) for one in times[2 * place : 2 * place + 2])
-    from tasks.pareto import front
-
     places = [(row["int8_ms"], row["last"]) for row in rows]
     chosen = knee(places)
     for place, (row, on_front) in enumerate(zip(rows, front(places), strict=True)):
@@ -205,8 +204,6 @@ def knee(points: Sequence[tuple[float, float]]) -> int | None:
     On the front from cheapest to best, cost by its logarithm and both from 0 to 1, the point furthest above the line
     that joins the ends; None where there are not three.
     """
-    from tasks.pareto import front
-
     places = sorted((place for place, on in enumerate(front(points)) if on), key=lambda place: points[place])
     if len(places) < 3:
         return None

@@ -60,7 +60,7 @@ def train_apart(job: Apart) -> Path:
     write_json(folder / "seconds.json", round(time.monotonic() - started, 1))  # of the last go, if it was killed
     write_jsonl(folder / TESTED, [line for line in taught.curve if "val_agreement" in line])
     publish_classifier(folder / "student", taught, block, pairs, taken)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     return folder
 
 
