@@ -134,7 +134,7 @@ def open_model(path: Path, runtime: str, threads: int = 1, gives: Gives = "pictu
     if not path.is_file():
         raise UserError(f"missing {path}: run the stage that writes it (dvc repro quantise)")
     if gives == OF_TOKENS:
-        from models.token_runtimes import TOKEN_RUNTIMES  # boards, which time pictures alone, have no such file
+        from models.token_runtimes import TOKEN_RUNTIMES
 
         return TOKEN_RUNTIMES[runtime](path, threads)
     return RUNTIMES[runtime](path, threads, gives)

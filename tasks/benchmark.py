@@ -9,7 +9,7 @@ benchmark.json; the others are measured all the same, and the gate is told what 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +42,34 @@ MEASURES: dict[str, Callable[[Job, str], Measured]] = {
 
 def measure(folder: Path, settings: Benchmark) -> dict[str, Any]:
     """benchmark.json's content for a student's folder; each file is checked against its sha256 first."""
+    return measured(job_of(folder, settings, validation_pictures(folder / "pairs"), settings.frames), settings.targets)
+
+
+def job_of(folder: Path, settings: Benchmark, pictures: Sequence[Images], frames: int) -> Job:
+    """What each target is asked of a student's files, which are checked against their sha256."""
     exported = folder / "exported"
     files = read_json(exported / "exported.json")["files"]
     if not files:
         raise UserError(f"{exported}/exported.json lists no files: run dvc repro quantise")
     for one in files:
         check_sha256(exported / one["file"], one["sha256"], one["file"])
-    job = Job(
+    return Job(
         exported=exported,
         files=files,
-        pictures=validation_pictures(folder / "pairs"),
+        pictures=pictures,
         warmup=settings.warmup,
         runs=settings.runs,
         threads=list(settings.threads),
         sustained_s=settings.sustained_s,
-        frames=settings.frames,
+        frames=frames,
         benchmark_model=settings.benchmark_model,
     )
+
+
+def measured(job: Job, targets: Sequence[str]) -> dict[str, Any]:
+    """What all targets answer."""
     result: dict[str, Any] = {"machine": machine(), "files": [], "targets": [], "frames": []}
-    for target in settings.targets:
+    for target in targets:
         add(result, target, job)
     return result
 
@@ -116,8 +125,12 @@ def show(result: dict[str, Any]) -> None:
 
 def benchmark(params: Params, name: str, block: Student) -> None:
     """The stage: see the module's docstring."""
+    publish(name, measure(STUDENTS / name, params.benchmark))
+
+
+def publish(name: str, result: dict[str, Any]) -> None:
+    """Show and write what was measured of a student."""
     folder = STUDENTS / name
-    result = measure(folder, params.benchmark)
     show(result)
     if any("failed" in one or one["not_measured"] for one in result["targets"]):
         print(f"benchmark: to measure again what is missing: dvc repro -f -s benchmark@{name}", file=sys.stderr)

@@ -66,7 +66,7 @@ def open_file(folder: Path, one: Json, threads: int) -> Any:
     try:
         from models.runtimes import open_model
 
-        return open_model(folder / one["file"], one["runtime"], threads)
+        return open_model(folder / one["file"], one["runtime"], threads, one.get("gives", "picture"))
     except ImportError:
         raise UserError(f"the board's Python has no {PYTHON_RUNTIMES[one['runtime']]} (or no numpy)") from None
 

@@ -63,6 +63,17 @@ def parity(candidate: Function, samples: "Sequence[Sample]", expected: Sequence[
     }
 
 
+def logits_parity(outputs: Sequence[Images], expected: Sequence[Images]) -> dict[str, float]:
+    """How far logits, each (1,C), lie from others: the largest difference, that over their spread, and agreement."""
+    ours, theirs = np.concatenate(list(outputs)), np.concatenate(list(expected))
+    largest = float(np.abs(ours - theirs).max())
+    return {
+        "max_abs": float(f"{largest:.3g}"),
+        "max_relative": float(f"{largest / max(float(theirs.std()), 1e-6):.3g}"),
+        "agreement": float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()),
+    }
+
+
 def check_float_file(
     student: Any,
     path: Path,

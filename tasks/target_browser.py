@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from models.errors import UserError
+from models.runtimes import OF_TOKENS
 from tasks.browser_server import Site, as_json, pages, runtime_files, runtime_version, serving
 from tasks.clip import CODEC, HEIGHT, WIDTH, make_clip
 from tasks.frame_budget import frame_row
@@ -111,6 +112,8 @@ def measure_browser(job: Job, target: str) -> Measured:
     files = [one for one in job.files if one["runtime"] == "onnx"]
     if not files:
         raise UserError("there is no ONNX file, which is what a browser runs")
+    if any(one.get("gives") == OF_TOKENS for one in files):
+        raise UserError("text classifiers are not timed in a browser so far")
     site = site_of(job, files)
     before = state()
     with serving(site) as origin, chromium() as browser:
@@ -168,7 +171,7 @@ def open_files(job: Job, files: Sequence[Json], tabs: Sequence[Tab]) -> tuple[di
     failed: dict[str, str] = {}
     for one in files:
         try:
-            sizes = [tab.call("open", one["file"]) for tab in tabs]
+            sizes = [tab.call("open", one["file"], one.get("gives", "picture")) for tab in tabs]
             if job.pictures and sizes[0] == job.pictures[0].shape[1]:
                 parities[one["file"]] = agreement(job, one, tabs[0])
         except UserError as error:
@@ -180,9 +183,10 @@ def open_files(job: Job, files: Sequence[Json], tabs: Sequence[Tab]) -> tuple[di
 
 def agreement(job: Job, file: Json, tab: Tab) -> dict[str, Any]:
     """Parity of a file's outputs in the browser; a UserError where they lie beyond the tolerances."""
-    raw = np.frombuffer(base64.b64decode(tab.call("outputs", file["file"])), np.float32)
+    raw: Images = np.frombuffer(base64.b64decode(tab.call("outputs", file["file"])), np.float32)
     size = job.pictures[0].shape[1]
-    outputs = raw.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)
+    of_logits = file.get("gives") == "logits"
+    outputs = raw.reshape(len(job.pictures), -1) if of_logits else raw.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)
     found: dict[str, Any] = dict(parity_here(job, file, outputs))
     wrong = beyond(file["precision"], found, "ONNX Runtime's here")
     for name, expected in references(job, file):
@@ -199,7 +203,7 @@ def references(job: Job, file: Json) -> Iterator[tuple[str, list[Images]]]:
         if (one["runtime"], one["precision"]) == ("litert", file["precision"]):
             yield "litert", made_here(job, one)
     student = job.exported.parent / "student"
-    if file["precision"] == "fp32" and (student / "student.json").is_file():
+    if file["precision"] == "fp32" and (student / "student.json").is_file() and file.get("gives") != "logits":
         from models.students import load_student
         from tasks.parity import torch_function
 

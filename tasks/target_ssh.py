@@ -33,6 +33,7 @@ MODULES = (
     "models/errors.py",
     "models/runtimes.py",
     "models/silence.py",
+    "models/token_runtimes.py",
     "tasks/__init__.py",
     "tasks/benchmark_model.py",
     "tasks/board_runner.py",
@@ -150,7 +151,7 @@ def runner() -> bytes:
 def packed(job: Job, files: list[Any], judged: str) -> bytes:
     """The tar stream of all that goes to the board."""
     asked: dict[str, Any] = {"judged": judged}
-    asked["files"] = [{key: one[key] for key in ("file", "runtime")} for one in files]
+    asked["files"] = [{key: one[key] for key in ("file", "runtime", "gives") if key in one} for one in files]
     asked |= {"warmup": job.warmup, "runs": job.runs, "threads": list(job.threads), "sustained_s": job.sustained_s}
     pictures = io.BytesIO()
     np.save(pictures, np.concatenate(job.pictures) if job.pictures else np.zeros((0, 1, 1, 3), np.float32))

@@ -26,19 +26,22 @@ async function about() {
   };
 }
 
-// The size of a file's pictures, once it is open; throws for a file that is no model or has another contract.
-async function open(file) {
+// The size of a file's pictures, once it is open; throws for a file that is no model or has another contract. `gives`
+// says what it gives: a picture as large as its own, or logits.
+async function open(file, gives) {
   const bytes = new Uint8Array(await (await fetch(`/models/${file}`)).arrayBuffer());
   const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider] });
   const [input] = session.inputMetadata, [output] = session.outputMetadata;
   const told = one => `${one.type} [${one.shape}]`;
   const size = input?.shape?.[2];
-  for (const one of [input, output]) {
-    const right = one?.isTensor && one.type === "float32" && String(one.shape) === String([1, 3, size, size]);
-    if (!right || session.inputNames.length !== 1 || session.outputNames.length !== 1) {
-      await session.release();
-      throw new Error(`takes ${told(input)} and gives ${told(output)}; a student takes and gives float32 [1,3,S,S]`);
-    }
+  const floats = one => one?.isTensor && one.type === "float32";
+  const picture = one => floats(one) && String(one.shape) === String([1, 3, size, size]);
+  const logits = one => floats(one) && one.shape.length === 2 && one.shape[0] === 1;
+  const right = picture(input) && (gives === "logits" ? logits(output) : picture(output));
+  if (!right || session.inputNames.length !== 1 || session.outputNames.length !== 1) {
+    await session.release();
+    const wanted = gives === "logits" ? "takes float32 [1,3,S,S] and gives [1,C]" : "takes and gives float32 [1,3,S,S]";
+    throw new Error(`takes ${told(input)} and gives ${told(output)}; a student ${wanted}`);
   }
   opened.set(file, { session, size, feeds: {} });
   return size;
@@ -70,10 +73,12 @@ function base64(values) {
 // Outputs of a file on all pictures, one after the other, as float32 in base64.
 async function outputs(file) {
   const { size } = opened.get(file), values = await pictures(), one = 3 * size * size;
-  const all = new Float32Array(values.length);
+  let all = null;
   for (let at = 0; at < values.length; at += one) {
     load(file, values.slice(at, at + one));
-    all.set(await run(file), at);
+    const given = await run(file);
+    all ??= new Float32Array(given.length * (values.length / one));
+    all.set(given, given.length * (at / one));
   }
   return base64(all);
 }

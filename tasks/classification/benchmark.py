@@ -1,46 +1,29 @@
 """benchmark, of classifiers: every file on every target, as tasks/benchmark.py does it.
 
-A board, a phone and a browser are asked by programs that draw pictures (tasks/board_runner.py, tasks/browser): of
-classifiers they are told as not measured.
+Of pictures a board's or a browser's logits are compared with this machine's too; of texts there is latency alone, at
+the longest row, and none in a browser.
 """
 
-from typing import Any
+import numpy as np
 
-from models.errors import UserError
-from tasks.benchmark import add, show
+from models.spread import spread
+from tasks.benchmark import PARITY_PICTURES, job_of, measured, publish
+from tasks.classification.examples import open_examples
 from tasks.classification.params import Classifier
-from tasks.files import check_sha256, read_json, replacing_folder, write_json
-from tasks.machine_state import machine
 from tasks.params import Params
 from tasks.stage import STUDENTS
-from tasks.target import LOCAL, Job
+from tasks.target import Images
 
 
 def benchmark(params: Params, name: str, block: Classifier) -> None:
     """Make data/students/NAME/benchmark."""
-    folder, settings = STUDENTS / name, params.benchmark
-    files = read_json(folder / "exported" / "exported.json")["files"]
-    if not files:
-        raise UserError(f"{folder}/exported lists no files: run dvc repro")
-    for one in files:
-        check_sha256(folder / "exported" / one["file"], one["sha256"], one["file"])
-    job = Job(
-        exported=folder / "exported",
-        files=files,
-        pictures=[],
-        warmup=settings.warmup,
-        runs=settings.runs,
-        threads=list(settings.threads),
-        sustained_s=settings.sustained_s,
-        frames=0,
-        benchmark_model=settings.benchmark_model,
-    )
-    result: dict[str, Any] = {"machine": machine(), "files": [], "targets": [], "frames": []}
-    for target in settings.targets:
-        if target == LOCAL:
-            add(result, target, job)
-        else:
-            result["targets"].append({"target": target, "failed": "classifiers are timed on this machine alone so far"})
-    show(result)
-    with replacing_folder(folder / "benchmark") as written:
-        write_json(written / "benchmark.json", result)
+    pictures = validation_pictures(block.dataset) if block.takes == "images" else []
+    job = job_of(STUDENTS / name, params.benchmark, pictures, frames=0)
+    publish(name, measured(job, params.benchmark.targets))
+
+
+def validation_pictures(dataset: str) -> list[Images]:
+    """A few validation pictures, evenly over their order, each (1,S,S,3) in [0,1]."""
+    inputs = open_examples(dataset, ("val",)).splits["val"].inputs
+    rows = spread(len(inputs), PARITY_PICTURES)
+    return [np.asarray(inputs[row])[None].astype(np.float32) / np.float32(255) for row in rows]

@@ -25,6 +25,7 @@ from tasks.classification.taken import Taken, Texts, student_takes
 from tasks.classification.taught import LabelPairs, open_pairs
 from tasks.files import read_json, replacing_folder, sha256_bytes, write_bytes, write_json
 from tasks.params import Params
+from tasks.parity import logits_parity
 from tasks.quantise import LAYOUTS, SUFFIXES
 from tasks.stage import STUDENTS
 
@@ -63,7 +64,8 @@ def export(folder: Path, pairs: LabelPairs, params: Params) -> None:
         for (runtime, precision), data in made or picture_files(student, pairs.examples.size or 0, samples, params):
             path = exported / f"student.{precision}.{SUFFIXES[runtime]}"
             write_bytes(path, data)
-            found = parity(opened(data, runtime, taken.gives), shown, expected)
+            file = opened(data, runtime, taken.gives)
+            found = logits_parity([file(one) for one in shown], expected)
             say(f"{path.name}: {found['agreement']:.0%} of torch's classes, logits off by {found['max_abs']} at most")
             if precision == "fp32":
                 check_float(path.name, found, settings.max_float_difference)
@@ -165,17 +167,6 @@ def opened(content: bytes, runtime: str, gives: Any) -> Function:
         path = Path(folder) / f"model.{SUFFIXES[runtime]}"
         path.write_bytes(content)
         return open_model(path, runtime, gives=gives)
-
-
-def parity(candidate: Function, checks: Sequence[Any], expected: Sequence[Logits]) -> dict[str, float]:
-    """How far a file's logits lie from torch's: the largest difference, that over their spread, and agreement."""
-    ours, theirs = np.concatenate([candidate(one) for one in checks]), np.concatenate(list(expected))
-    largest = float(np.abs(ours - theirs).max())
-    return {
-        "max_abs": float(f"{largest:.3g}"),
-        "max_relative": float(f"{largest / max(float(theirs.std()), 1e-6):.3g}"),
-        "agreement": float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()),
-    }
 
 
 def check_float(file: str, found: Mapping[str, float], allowed: float) -> None:
