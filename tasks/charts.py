@@ -185,7 +185,7 @@ def curves_png(
             line = ("-", "--", ":")[index // len(COLOURS) % 3]
             axes.plot(samples, effects, line, color=COLOURS[index % len(COLOURS)], label=name)
         axes.set(title=title, xlabel="training samples seen", ylabel=quality)
-        axes.legend(loc="lower right", fontsize=7.5)
+        figure.legend(loc="outside right center", fontsize=7.5)  # beside it, as lines may end anywhere
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 

@@ -91,3 +91,13 @@ def finished_toy(_run_once: tuple[Path, str], tmp_path: Path, monkeypatch: pytes
     shutil.copytree(_run_once[0], folder)
     monkeypatch.chdir(folder)
     return folder, _run_once[1]
+
+
+@pytest.fixture
+def own_digits(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, a test's own, with the shipped digits as they are once they have gone through the stages."""
+    from digits import copy_digits
+
+    copy_digits(tmp_path_factory, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_classification import NAME, made, settings  # noqa: F401 (made is a fixture)
+from digits import NAME, settings
 
 from models.errors import UserError
 from tasks.classification import bench_answers
@@ -15,33 +15,30 @@ from tasks.stage import STUDENTS
 
 
 def test_it_times_both_and_tells_what_is_saved(
-    made: Path,  # noqa: F811
+    own_digits: Path,
     repository: Path,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(made)
     params = settings(repository)
     monkeypatch.setattr(bench_answers, "load_params", lambda: params)
-    bench_answers.bench(NAME, 4, tmp_path / "out.json")
-    found = read_json(tmp_path / "out.json")
+    bench_answers.bench(NAME, 4, own_digits / "out.json")
+    found = read_json(own_digits / "out.json")
     low, high = found["quartiles"]
     assert 1 < low <= found["times_as_fast"] <= high  # the teacher is larger than the student: it costs
     assert all(0 <= found[way]["waiting"] < 1 and found[way]["samples_per_s"] > 0 for way in ("kept", "asked"))
     assert f"{found['times_as_fast']:.2f} times as fast" in capsys.readouterr().out
     with pytest.raises(UserError, match="oil is no classifier; there are: digits"):
-        bench_answers.bench("oil", 4, tmp_path / "out.json")
+        bench_answers.bench("oil", 4, own_digits / "out.json")
 
 
 def test_asked_and_kept_answers_teach_the_same(
-    made: Path,  # noqa: F811
+    own_digits: Path,
     repository: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from models import training
 
-    monkeypatch.chdir(made)
     params, seen, step = settings(repository), [], training.train_step
 
     def keep(training: Any, batch: Any, *rest: Any) -> Any:

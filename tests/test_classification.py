@@ -1,12 +1,12 @@
 """A classifier goes through its stages: from labelled digits and a teacher's answers to a bundle that is judged."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from digits import FOLDER, LOSSES, NAME, made_digits, run, settings
 
 from models.errors import UserError
 from tasks.classification import benchmark, bundle, compare, curate, evaluate, generate, lineage, quantise, train
@@ -17,54 +17,18 @@ from tasks.files import read_json, read_jsonl, sha256_file, sha256_folder, write
 from tasks.gate import decide
 from tasks.kinds import stage_of
 from tasks.manifest import LabelQuality, verify_bundle
-from tasks.params import Params, load_params
-
-NAME, FOLDER = "digits", Path("data/students/digits")
-LOSSES = [{"kind": "kd", "temperature": 4.0, "soft": 0.9}]
-
-
-def settings(repository: Path, **change: Any) -> Params:
-    """The shipped params with a short training; `change` by key of the classifier's block, joined by dots."""
-    params = load_params(repository / "params.yaml")
-    block = params.classifiers[NAME].model_dump()
-    changes = {"train.steps": 60, "train.milestones": [], "pairs.views": 3, **change}
-    for key, value in changes.items():
-        place = block
-        *path, last = key.split(".")
-        for part in path:
-            place = place[part]
-        place[last] = value
-    block["teacher"]["path"] = str(repository / block["teacher"]["path"])
-    benchmark_settings = params.benchmark.model_copy(update={"warmup": 1, "runs": 5, "threads": [1]})
-    made = type(params.classifiers[NAME]).model_validate(block)
-    return params.model_copy(update={"classifiers": {NAME: made}, "benchmark": benchmark_settings})
-
-
-def run(params: Params, *stages: Any) -> None:
-    for stage in stages:
-        getattr(stage, stage.__name__.rpartition(".")[2])(params, NAME, params.classifiers[NAME])
 
 
 @pytest.fixture(scope="module")
-def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which everything up to the bundle was made."""
-    root = tmp_path_factory.mktemp("classification")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        params = settings(repository)
-        dataset(NAME, params.datasets[NAME].model_copy(update={"most": 300}))
-        run(params, generate, curate, train, quantise, benchmark, evaluate, bundle)
-        yield root
+    return made_digits(tmp_path_factory)
 
 
 @pytest.fixture
-def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to spoil."""
-    import shutil
-
-    shutil.copytree(made / "data", tmp_path / "data")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def here(own_digits: Path) -> Path:
+    """A copy of it to spoil, which is the current folder."""
+    return own_digits
 
 
 def test_the_answers_are_the_teachers_to_the_views(made: Path, repository: Path) -> None:

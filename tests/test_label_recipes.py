@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_classification import NAME, made, settings  # noqa: F401 (made is a fixture)
+from digits import NAME, settings
 
 from models.errors import UserError
 from tasks import recipes as command
@@ -24,18 +24,16 @@ PLAN: dict[str, dict[str, Any]] = {
 
 
 def test_a_plan_is_followed_measured_and_not_done_twice(
-    made: Path,  # noqa: F811
+    own_digits: Path,
     repository: Path,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(made)
     params = settings(repository)
     params = params.model_copy(update={"train": params.train.model_copy(update={"validate_every": 5})})
     monkeypatch.setattr(recipes, "load_params", lambda: params)
     asked = Asked(steps=20, seeds=[0, 1], workers=2, latency=True, examples=100)
-    out = tmp_path / "out"
+    out = own_digits / "out"
     recipes.recipes(NAME, params.classifiers[NAME], out, PLAN, asked)
     found = read_json(out / "recipes.json")
     plain, kd, narrow = found["rows"]

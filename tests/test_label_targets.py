@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import test_text_classification as of_texts
-from test_classification import NAME, made, settings  # noqa: F401 (made is a fixture)
+from digits import NAME, settings
 from test_target_browser import browser  # noqa: F401 (a fixture)
 from test_target_ssh import target, there  # noqa: F401 (fixtures)
 from test_text_classification import made as texts  # noqa: F401 (a fixture)
@@ -27,12 +27,11 @@ def measured(params: Params, name: str, where: str) -> dict[str, Any]:
 
 
 def test_a_board_times_a_classifier_and_says_the_same(
-    made: Path,  # noqa: F811
+    own_digits: Path,
     target: str,  # noqa: F811
     repository: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(made)
     found = measured(settings(repository), NAME, target)
     assert found["targets"][0]["not_measured"] == {}
     rows = {one["file"]: one for one in found["files"]}
@@ -55,11 +54,10 @@ def test_a_board_times_a_classifier_of_texts(
 
 @pytest.mark.usefixtures("browser")
 def test_a_browser_times_a_classifier_and_says_the_same(
-    made: Path,  # noqa: F811
+    own_digits: Path,
     repository: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(made)
     found = measured(settings(repository), NAME, "browser")
     assert "failed" not in found["targets"][0], found["targets"][0]
     rows = {one["file"]: one for one in found["files"] if one["provider"] == "wasm"}
@@ -79,14 +77,13 @@ def test_texts_are_not_timed_in_a_browser(
 
 
 def test_logits_that_are_none_or_others_are_told(
-    made: Path,  # noqa: F811
+    own_digits: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from models.errors import UserError
     from tasks.benchmark import job_of
     from tasks.params import load_params
 
-    monkeypatch.chdir(made)
     params = load_params(Path(__file__).parent.parent / "params.yaml")
     pictures = benchmark.validation_pictures(NAME)
     job = job_of(Path("data/students") / NAME, params.benchmark, pictures, frames=0)
