@@ -29,8 +29,10 @@ from tasks.taught import batching, often, replays
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.batches import Source
     from models.terms import Term
     from models.training import Line, Recipe, Training
+    from models.validation import Check
 
 # Of models/, what decides the result; as in dvc.yaml.
 CODE = (
@@ -148,36 +150,53 @@ def learn(
     `terms` are those of the block unless told otherwise. `watch` is called after each step, when its checkpoint is
     kept; what it raises ends the training. `share` is how much of the training pairs it sees, the first ones.
     """
-    import torch
-    from accelerate import Accelerator
-
     from models.batches import Batches, Graded, open_pairs
     from models.controls import Controlled
-    from models.training import begin, resume, run
+    from models.training import begin
     from models.validation import on_pairs
 
     training = begin(student, recipe, make_terms(block, student) if terms is None else terms)
-    if resume(training, checkpoint):
-        print(f"train: going on from step {training.step}")
     folder = STUDENTS / name / "pairs"
     graded = Graded if isinstance(student, Controlled) else Batches
     seen = [array[: round(share * len(array))] for array in open_pairs(folder, "train")]
     evened = often(folder, block)
     batches = graded(*seen, **batching(block), often=None if evened is None else evened[: len(seen[0])])
     older = replays(block)
-    replayed = open_pairs(older, "val") if older else None
-    with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
+    check = on_pairs(open_pairs(folder, "val"), open_pairs(older, "val") if older else None)
+    return run_through("train", training, batches, check, recipe, checkpoint, watch), training.curve
+
+
+def run_through(
+    what: str,
+    training: "Training",
+    batches: "Source",
+    check: "Check",
+    recipe: "Recipe",
+    checkpoint: Path,
+    watch: "Callable[[Training, Line], None] | None" = None,
+) -> "nn.Module":
+    """Bring a training that was just begun to its end, from its checkpoint if there is one, with a bar named `what`.
+
+    Returns the averaged network, on the CPU.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    from models.training import resume, run
+
+    if resume(training, checkpoint):
+        print(f"{what}: going on from step {training.step}")
+    with progress(what, (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
 
         def show(training: "Training", line: "Line") -> None:
             advance(batches.batch_size, f"loss {line['loss']:.4f}")
             if watch:
                 watch(training, line)
 
-        accelerator = Accelerator(mixed_precision=recipe.precision)
-        check = on_pairs(open_pairs(folder, "val"), replayed)
-        average = run(training, batches, check, recipe, accelerator, checkpoint, show)
+        average = run(training, batches, check, recipe, Accelerator(mixed_precision=recipe.precision), checkpoint, show)
     # Back from where it was trained: what comes after reads pictures on the CPU.
-    return average.to("cpu", memory_format=torch.contiguous_format), training.curve  # type: ignore[call-overload]
+    found: nn.Module = average.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return found
 
 
 def going_on(curve: "list[Line]", more: "list[Line]") -> "list[Line]":

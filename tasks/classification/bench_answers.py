@@ -79,7 +79,6 @@ def stepping(params: Params, block: Classifier, pairs: LabelPairs, *, asks: bool
     network = teacher().network
     if network is None:
         raise UserError(f"teacher {block.teacher.name}: it has no network of its own that could run in every step")
-    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_seed(block.train.seed)
     taken = find_taken(block, pairs, teacher)
     student, _ = first(block, pairs, taken, teacher)

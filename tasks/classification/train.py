@@ -24,9 +24,8 @@ from tasks.classification.taught import LabelPairs, build, find_taken, first, ma
 from tasks.files import read_json, sha256_bytes
 from tasks.label_losses_params import peers
 from tasks.label_terms import make_label_terms
-from tasks.learning import digests, publish
+from tasks.learning import digests, publish, run_through
 from tasks.params import Params
-from tasks.progress import progress
 from tasks.records import SplitName
 from tasks.stage import STUDENTS, work_folder
 from tasks.train import own_checkpoint
@@ -132,13 +131,11 @@ def teach(
     examples: int | None = None,
 ) -> Taught:
     """Run the training loop, on at most so many of the training examples."""
-    import torch
-    from accelerate import Accelerator
     from accelerate.utils import set_seed
 
     from models.term_check import check_terms
     from models.torch_setup import prepare_torch
-    from models.training import begin, resume, run
+    from models.training import begin
 
     prepare_torch(params.train.threads)
     set_seed(block.train.seed)
@@ -149,15 +146,7 @@ def teach(
     if not checkpoint.exists():
         check_terms(student, terms, batches.parts(batches.batch(0)))
     training = begin(student, recipe, terms)
-    if resume(training, checkpoint):
-        print(f"train: going on from step {training.step}")
-    with progress("train", (recipe.steps - training.step) * batches.batch_size, "samples") as advance:
-
-        def show(training: Any, line: "Line") -> None:
-            advance(batches.batch_size, f"loss {line['loss']:.4f}")
-
-        average = run(training, batches, check, recipe, Accelerator(mixed_precision=recipe.precision), checkpoint, show)
-    average = average.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    average = run_through("train", training, batches, check, recipe, checkpoint)
     return Taught(student=average, curve=training.curve, ranks=ranks)
 
 

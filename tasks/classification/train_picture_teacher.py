@@ -24,9 +24,8 @@ from tasks.classification.network_params import ImageArchitecture
 from tasks.classification.taken import Pictures
 from tasks.classification.train import CODE
 from tasks.files import replacing_folder, sha256_file, sha256_json, write_bytes, write_json, write_jsonl
-from tasks.learning import digests
+from tasks.learning import digests, run_through
 from tasks.params import load_params, parse_yaml
-from tasks.progress import progress
 from tasks.records import SPLITS
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Section, Weight
 from tasks.stage import WORK, guarded
@@ -81,7 +80,6 @@ def make_teacher(dataset: str, folder: Path, recipe: Recipe) -> dict[str, float]
 def train(examples: ExampleSet, recipe: Recipe) -> "tuple[nn.Module, list[Line]]":
     """A trained network in eval mode, and its curve; unlabelled pictures are left out."""
     import torch
-    from accelerate import Accelerator
 
     from models.classification.batches import PictureBatches
     from models.classification.validation import on_labels
@@ -89,7 +87,7 @@ def train(examples: ExampleSet, recipe: Recipe) -> "tuple[nn.Module, list[Line]]
     from models.label_losses import Labels
     from models.torch_setup import prepare_torch
     from models.training import Recipe as Loop
-    from models.training import begin, resume, run
+    from models.training import begin
 
     shared = load_params().train
     prepare_torch(shared.threads)
@@ -127,17 +125,10 @@ def train(examples: ExampleSet, recipe: Recipe) -> "tuple[nn.Module, list[Line]]
     training = begin(network, loop, [Labels(1.0)])
     work = recipe.model_dump() | {"dataset": examples.digest, "code": digests(CODE)}
     checkpoint = WORK / f"picture-teacher-{sha256_json(work)[:16]}.safetensors"
-    if resume(training, checkpoint):
-        print(f"teacher: going on from step {training.step}")
-    with progress("teacher", (steps - training.step) * recipe.batch_size, "samples") as advance:
-
-        def show(training: Any, line: "Line") -> None:
-            advance(recipe.batch_size, f"loss {line['loss']:.3f}")
-
-        trained = run(training, batches, check, loop, Accelerator(mixed_precision=loop.precision), checkpoint, show)
+    trained = run_through("teacher", training, batches, check, loop, checkpoint)
     checkpoint.unlink()
     kept = [{key: value for key, value in line.items() if key not in OF_A_TEACHER} for line in training.curve]
-    return trained.to("cpu", memory_format=torch.contiguous_format), kept  # type: ignore[call-overload]
+    return trained, kept
 
 
 def started(examples: ExampleSet, recipe: Recipe) -> "nn.Module":
