@@ -14,6 +14,7 @@ from tasks.charts import pareto_png, sample_sheet
 from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
+from tasks.over_seeds import plus_minus
 from tasks.params import Params
 from tasks.stage import STUDENTS
 from tasks.stage_params import Benchmark
@@ -127,10 +128,9 @@ def rows_of(
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     """A row's values as they are shown, by HEADINGS."""
-    spread = "" if row["explained_effect_sd"] is None else f" ± {row['explained_effect_sd']:.3f}"
     shown = [row["student"], row["precision"], f"{row['parameters']:,}", f"{row['mmac']:.0f}"]
     shown += [f"{row['bytes'] / 1024:.0f}", *(f"{row[form]:.2f}" for form in FORMS)]
-    shown += [f"{row['explained_effect']:.3f}{spread}", f"{row['sharpness_ratio']:.2f}"]
+    shown += [plus_minus(row["explained_effect"], row["explained_effect_sd"], 3), f"{row['sharpness_ratio']:.2f}"]
     return [*shown, f"{row['ms_ssim']:.3f}", f"{row['psnr_db']:.2f}", "yes" if row["front"] else ""]
 
 

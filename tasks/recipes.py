@@ -16,16 +16,17 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.errors import UserError
 from tasks.charts import curves_png
-from tasks.files import read_json, read_jsonl, replacing_folder, write_bytes, write_json, write_text
+from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
+from tasks.over_seeds import mean_curve, over_seeds, plus_minus
 from tasks.params import Params, changed_student, load_params, parse_yaml
 from tasks.pareto import LITERT, export_beside, samples, side_by_side, timed
 from tasks.stage import STUDENTS, guarded
@@ -119,14 +120,10 @@ def judge(student: Path, pairs: Path) -> dict[str, float]:
 def row_of(label: str, folders: Sequence[Path], pairs: Path) -> Row:
     """Mean and deviation over the seeds of each figure, and how long the training took."""
     found = [measure(folder, pairs) for folder in folders]
-    row: Row = {"recipe": label, "seeds": len(found), "kid_sd": mean(one["kid_sd"] for one in found)}
+    row: Row = {"recipe": label, "seeds": len(found), "kid_own_sd": mean(one["kid_sd"] for one in found)}
     row["parameters"] = read_json(folders[0] / "student" / "student.json")["parameters"]
     row["seconds"] = [read_json(folder / "seconds.json") for folder in folders]
-    for figure in FIGURES:
-        values = [one[figure] for one in found]
-        row[figure] = round(mean(values), 6)
-        row[f"{figure}_sd"] = round(stdev(values), 6) if len(values) > 1 else None
-    return row
+    return row | over_seeds({figure: [one[figure] for one in found] for figure in FIGURES})
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -139,8 +136,8 @@ def table(rows: Sequence[Row]) -> str:
         for figure, (_, digits) in FIGURES.items():
             spread = row[f"{figure}_sd"]
             if figure == "kid" and spread is None:
-                spread = row["kid_sd"]
-            cells.append(f"{row[figure]:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else ""))
+                spread = row["kid_own_sd"]
+            cells.append(plus_minus(row[figure], spread, digits))
         cells.append(f"{mean(row['seconds']):.0f}")
         lines.append([*cells, *([f"{row['int8_ms']:.2f}", f"{row['fp32_ms']:.2f}"] if latency else [])])
     return markdown([*headings, *(["int8 ms", "fp32 ms"] * latency)], lines)
@@ -156,21 +153,6 @@ def add_latency(rows: Sequence[Row], folders: Mapping[str, Sequence[Path]], pair
     for row in rows:
         for precision in ("int8", "fp32"):
             row[f"{precision}_ms"] = times[row["recipe"]][precision][LITERT]
-
-
-def curves(
-    folders: Mapping[str, Sequence[Path]], batch_sizes: Mapping[str, int]
-) -> dict[str, tuple[list[int], list[float]]]:
-    """Samples seen and the explained effect on the validation pairs, mean over the seeds, by recipe."""
-    found = {}
-    for label, made in folders.items():
-        lines = [
-            [line for line in read_jsonl(folder / "student" / "curve.jsonl") if "val_explained_effect" in line]
-            for folder in made
-        ]
-        effects = [mean(line["val_explained_effect"] for line in same) for same in zip(*lines, strict=True)]
-        found[label] = [line["step"] * batch_sizes[label] for line in lines[0]], effects
-    return found
 
 
 def on_library(models: "Mapping[str, Model]", block: Student) -> bytes:
@@ -246,10 +228,14 @@ def recipes(
         models = {label: of_torch(load_student(made[0] / "student")) for label, made in folders.items()}
         sheet = on_library(models, block) if library else samples(models, pairs)
     about = {"student": name, "steps": steps, "seeds": list(seeds), "recipes": plan, "machine": machine()}
+    curves = {
+        label: mean_curve([one / "student" / "curve.jsonl" for one in made], "val_explained_effect", batch_sizes[label])
+        for label, made in folders.items()
+    }
     with replacing_folder(out) as made:
         write_json(made / "recipes.json", about | {"rows": rows})
         write_text(made / "recipes.md", table(rows))
-        write_bytes(made / "curves.png", curves_png(curves(folders, batch_sizes), title))
+        write_bytes(made / "curves.png", curves_png(curves, title))
         write_bytes(made / "samples.png", sheet)
     print(table(rows))
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,10 +16,11 @@ from models.classification.teachers import load_teacher
 from models.errors import UserError
 from tasks.classification import train_picture_teacher
 from tasks.classification.examples import open_examples
+from tasks.classification.first_teacher import open_labelled
 from tasks.classification.params import ImageClassifier
 from tasks.classification.train_picture_teacher import Recipe, make_teacher, started
 from tasks.dataset import dataset
-from tasks.files import read_json, read_jsonl, sha256_file
+from tasks.files import read_json, read_jsonl, sha256_file, write_json
 from tasks.params import load_params
 
 SMALL = {"kind": "resnet-cifar", "depth": 8, "widths": [8, 16, 32]}
@@ -121,3 +123,15 @@ def test_a_wrong_architecture_is_one_line() -> None:
         train_picture_teacher.read_recipe({"architecture": "{kind: resnet-cifar, depth: 8}"})
     with pytest.raises(UserError, match="epochs: Input should be greater than 0"):
         train_picture_teacher.read_recipe({"architecture": json.dumps(SMALL), "epochs": 0.0})
+
+
+def test_a_dataset_of_the_other_kind_or_without_labels_is_one_line(here: Path) -> None:
+    with pytest.raises(UserError, match="dataset digits is of images: this teacher learns from texts"):
+        open_labelled("digits", "texts")
+    labels, about = Path("data/datasets/digits/val.labels.npy"), Path("data/datasets/digits/dataset.json")
+    np.save(labels, np.full_like(np.load(labels), -1))
+    record = read_json(about)
+    record["files"][labels.name] = sha256_file(labels)
+    write_json(about, record)
+    with pytest.raises(UserError, match="dataset digits: without labels on each side nobody can be taught by them"):
+        make_teacher("digits", Path("out"), Recipe.model_validate(SHORT))

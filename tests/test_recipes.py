@@ -81,6 +81,13 @@ def test_a_wrong_change_names_the_recipe(here: Path) -> None:
         recipes("oil", here / "out", {"one": {"train.colour.x": 1}}, steps=1, seeds=[0], latency=False)
 
 
+def test_the_kid_of_one_seed_is_told_with_its_own_deviation(here: Path) -> None:
+    recipes("oil", here / "out", {"default": {}}, steps=1, seeds=[0], latency=False)
+    [row] = read_json(here / "out/recipes.json")["rows"]
+    assert row["kid_sd"] is None and row["kid_own_sd"] > 0
+    assert f"{row['kid']:.1f} ± {row['kid_own_sd']:.1f}" in (here / "out/recipes.md").read_text()
+
+
 def test_kid_is_nothing_for_two_draws_of_one_kind_and_much_for_another() -> None:
     generator = torch.Generator().manual_seed(0)
     coarse, other = (torch.rand(24, 3, 8, 8, generator=generator) for _ in range(2))

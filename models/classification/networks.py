@@ -58,6 +58,19 @@ def described(network: nn.Module, architecture: Mapping[str, Any]) -> dict[str, 
     return dict(architecture)
 
 
+def read_weights(path: Path, what: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; one line as `what` where it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{what}: no file at {path}") from None
+    except SafetensorError as error:
+        raise UserError(f"{what}: {path} is no safetensors file ({error}): save its state dict as one") from None
+
+
 def load_weights(network: nn.Module, values: Mapping[str, Tensor], what: str) -> None:
     """Put saved weights into a network; one line as `what` where they are another network's.
 

@@ -17,11 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from models.batches import to_tensor
-from models.classification.networks import build, classes_of, load_network, load_weights
+from models.classification.networks import build, classes_of, load_network, load_weights, read_weights
 from models.classification.tokens import Tokens, filled, load_tokens
 from models.classification.transformer import TextClassifier, check_tokens, load_folder
 from models.errors import UserError
@@ -257,14 +256,7 @@ def load_teacher(settings: Mapping[str, Any]) -> LabelTeacher:
 
 
 def _network(path: Path, settings: Mapping[str, Any], name: str, digest: str) -> LabelTeacher:
-    from safetensors.torch import load
-
-    try:
-        values = load(path.read_bytes())
-    except SafetensorError as error:
-        raise UserError(
-            f"teacher {name}: {path} is no safetensors file ({error}): save its state dict as one"
-        ) from None
+    values = read_weights(path, f"teacher {name}")
     architecture = settings["architecture"]
     classes = classes_of(architecture, values, f"teacher {name}")
     network = build(architecture, classes)

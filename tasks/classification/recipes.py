@@ -14,16 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
 from typing import Any
 
 from tasks.charts import curves_png, pareto_png
 from tasks.classification.params import Classifier
 from tasks.classification.taken import student_takes
 from tasks.classification.trained_apart import TESTED, Apart, last_and_best, train_apart
-from tasks.files import read_json, read_jsonl, replacing_folder, write_bytes, write_json, write_text
+from tasks.files import read_json, replacing_folder, write_bytes, write_json, write_text
 from tasks.machine_state import machine
 from tasks.markdown import markdown
+from tasks.over_seeds import mean_curve, over_seeds, plus_minus
 from tasks.params import Params, changed_student, load_params
 from tasks.pareto import front
 from tasks.stage import STUDENTS
@@ -68,10 +69,12 @@ def recipes(name: str, block: Classifier, out: Path, plan: Plan, asked: Asked) -
         add_costs(rows, folders, params, name, block)
     about = {"student": name, "steps": steps, "seeds": list(asked.seeds), "examples": asked.examples, "recipes": plan}
     title = f"{name}, {steps} steps, {len(asked.seeds)} seeds"
+    figure = rows[0]["figure"]
+    curves = {label: curve_of(made, figure) for label, made in folders.items()}
     with replacing_folder(out) as written:
         write_json(written / "recipes.json", about | {"machine": machine(), "rows": rows})
         write_text(written / "recipes.md", table(rows))
-        write_bytes(written / "curves.png", curves_png(curves(folders), title, f"{rows[0]['figure']}, test"))
+        write_bytes(written / "curves.png", curves_png(curves, title, f"{figure}, test"))
         if asked.latency:
             write_bytes(written / "pareto.png", pareto_png(points(rows), title, quality="last"))
     print(table(rows))
@@ -94,13 +97,7 @@ def rows_of(folders: Mapping[str, Sequence[Path]]) -> list[Row]:
         row["parameters"] = read_json(made[0] / "student" / "student.json")["parameters"]
         row["seconds"] = [read_json(folder / "seconds.json") for folder in made]
         row["values"] = [round(one[figure], 6) for one in found]
-        for key, values in {
-            "last": row["values"],
-            "best": [one["best"] for one in found],
-            "agreement": [one["agreement"] for one in found],
-        }.items():
-            row[key] = round(mean(values), 6)
-            row[f"{key}_sd"] = round(stdev(values), 6) if len(values) > 1 else None
+        row |= over_seeds({"last": row["values"]} | {key: [one[key] for one in found] for key in ("best", "agreement")})
         rows.append(row)
     for row in rows[1:]:
         row |= gain(rows[0], row)
@@ -138,19 +135,13 @@ def table(rows: Sequence[Row]) -> str:
 
 def percent(value: float, spread: float | None = None) -> str:
     """A share as people read it."""
-    return f"{100 * value:.2f}" + (f" ± {100 * spread:.2f}" if spread is not None else "")
+    return plus_minus(100 * value, None if spread is None else 100 * spread, 2)
 
 
-def curves(folders: Mapping[str, Sequence[Path]]) -> dict[str, tuple[list[int], list[float]]]:
-    """Samples seen and the test figure, its mean over the seeds, by recipe."""
-    found = {}
-    for label, made in folders.items():
-        figure = last_and_best(made[0])["figure"]
-        of_seeds = [read_jsonl(folder / TESTED) for folder in made]
-        values = [mean(line[f"test_{figure}"] for line in same) for same in zip(*of_seeds, strict=True)]
-        batch = read_json(made[0] / "student" / "student.json")["train"]["batch_size"]
-        found[label] = [line["step"] * batch for line in of_seeds[0]], values
-    return found
+def curve_of(made: Sequence[Path], figure: str) -> tuple[list[int], list[float]]:
+    """Samples seen and the test figure, its mean over the seeds."""
+    batch_size = read_json(made[0] / "student" / "student.json")["train"]["batch_size"]
+    return mean_curve([folder / TESTED for folder in made], f"test_{figure}", batch_size)
 
 
 def add_costs(

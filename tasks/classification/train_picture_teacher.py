@@ -19,14 +19,14 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from models.errors import UserError
-from tasks.classification.examples import ExampleSet, open_examples
+from tasks.classification.examples import ExampleSet
+from tasks.classification.first_teacher import accuracies, open_labelled
 from tasks.classification.network_params import ImageArchitecture
 from tasks.classification.taken import Pictures
 from tasks.classification.train import CODE
 from tasks.files import replacing_folder, sha256_file, sha256_json, write_bytes, write_json, write_jsonl
 from tasks.learning import digests, run_through
 from tasks.params import load_params, parse_yaml
-from tasks.records import SPLITS
 from tasks.schema import Count, Fraction, Positive, PositiveFloat, Section, Weight
 from tasks.stage import WORK, guarded
 
@@ -60,13 +60,9 @@ def make_teacher(dataset: str, folder: Path, recipe: Recipe) -> dict[str, float]
     """Write the folder, whole or not at all; returns the accuracy on each split."""
     from safetensors.torch import save
 
-    examples = open_examples(dataset)
-    if examples.kind != "images":
-        raise UserError(f"dataset {dataset} is of {examples.kind}: a teacher of pictures learns from pictures")
-    if not all((examples.splits[split].labels >= 0).any() for split in SPLITS):
-        raise UserError(f"dataset {dataset}: without labels on each side nobody can be taught by them")
+    examples = open_labelled(dataset, "images")
     network, curve = train(examples, recipe)
-    figures: dict[str, float] = {split: accuracy(network, examples, split) for split in SPLITS}
+    figures = accuracies(network, Pictures(), examples)
     values = {name: value.contiguous() for name, value in network.state_dict().items()}
     with replacing_folder(folder) as made:
         write_bytes(made / "weights.safetensors", save(values))
@@ -133,11 +129,11 @@ def train(examples: ExampleSet, recipe: Recipe) -> "tuple[nn.Module, list[Line]]
 
 def started(examples: ExampleSet, recipe: Recipe) -> "nn.Module":
     """The network as training begins: untrained, or with given weights but for a last layer of other classes."""
-    from models.classification.networks import build, load_weights
+    from models.classification.networks import build, load_weights, read_weights
 
     network = build(recipe.architecture.model_dump(), len(examples.classes))
     if recipe.weights:
-        values = read_weights(Path(recipe.weights))
+        values = read_weights(Path(recipe.weights), "--weights")
         load_weights(network, values | new_heads(network, len(examples.classes), values), f"--weights {recipe.weights}")
     return network
 
@@ -152,35 +148,6 @@ def new_heads(network: "nn.Module", classes: int, values: dict[str, Any]) -> dic
         for name, ours in found.items()
         if ours is not None and ours.shape[:1] == (classes,) != values[name].shape[:1]
     }
-
-
-def read_weights(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file, in one line what is wrong with it."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"--weights: no file at {path}") from None
-    except SafetensorError as error:
-        raise UserError(f"--weights: {path} is no safetensors file ({error}): save a state dict as one") from None
-
-
-def accuracy(network: "nn.Module", examples: ExampleSet, split: Any) -> float:
-    """The share of a split's labelled pictures, as they are, that it names rightly."""
-    import torch
-
-    from models.classification.validation import logits_of
-
-    found, takes = examples.splits[split], Pictures()
-    rows = np.flatnonzero(found.labels >= 0)
-
-    def given(some: slice) -> "tuple[torch.Tensor, ...]":
-        return takes.batch([found.inputs[row] for row in rows[some]])
-
-    logits = logits_of(network, given, len(rows), torch.device("cpu"))
-    return round(float((logits.argmax(axis=1) == found.labels[rows]).mean()), 4)
 
 
 def read_recipe(asked: dict[str, Any]) -> Recipe:

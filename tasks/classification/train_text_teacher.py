@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.errors import UserError
 from models.silence import silence
-from tasks.classification.examples import ExampleSet, open_examples
+from tasks.classification.examples import ExampleSet
+from tasks.classification.first_teacher import accuracies, open_labelled
 from tasks.classification.taken import Texts
 from tasks.files import replacing_folder
 from tasks.progress import progress
@@ -53,9 +53,7 @@ def make_teacher(dataset: str, folder: Path, recipe: Recipe) -> dict[str, float]
     from models.classification.tokens import train_tokens
     from models.torch_setup import prepare_torch
 
-    examples = open_examples(dataset)
-    if examples.kind != "texts":
-        raise UserError(f"dataset {dataset} is of {examples.kind}: a teacher of texts learns from texts")
+    examples = open_labelled(dataset, "texts")
     prepare_torch(1)
     tokens = train_tokens(
         examples.splits["train"].inputs,
@@ -66,7 +64,7 @@ def make_teacher(dataset: str, folder: Path, recipe: Recipe) -> dict[str, float]
         truncate=True,
     )
     network = train(examples, tokens, recipe)
-    figures = {split: accuracy(network, tokens, examples, split) for split in ("train", "val", "test")}
+    figures = accuracies(network, Texts(tokens), examples)
     with replacing_folder(folder) as made, silence():
         network.model.save_pretrained(made)  # type: ignore[operator]
         tokens.save(made)
@@ -114,20 +112,6 @@ def train(examples: ExampleSet, tokens: "Tokens", recipe: Recipe) -> "TextClassi
             optimizer.step()
             advance(1, f"loss {loss.item():.3f}")
     return network.eval()
-
-
-def accuracy(network: "TextClassifier", tokens: "Tokens", examples: ExampleSet, split: str) -> float:
-    """The share of a split's labelled texts that it names rightly."""
-    import torch
-
-    from models.classification.validation import logits_of
-
-    found = examples.splits[split]  # type: ignore[index]
-    rows, taken = np.flatnonzero(found.labels >= 0), Texts(tokens)
-    logits = logits_of(
-        network, lambda some: taken.batch([found.inputs[row] for row in rows[some]]), len(rows), torch.device("cpu")
-    )
-    return round(float((logits.argmax(axis=1) == found.labels[rows]).mean()), 4)
 
 
 def main() -> None:
