@@ -40,6 +40,7 @@ STYLE: dict[str, Any] = {
 INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
 THEME = "<style>svg{color:#2b2d33}@media(prefers-color-scheme:dark){svg{color:#d7d9de}}</style>"
 SIZE = (4.3, 3.0)  # inches a chart: its text stays legible on a phone
+SPANS = 4  # times the least latency, from which on a logarithm shows both ends
 GAP = 12  # pixels between the sample sheet's pictures
 
 
@@ -139,31 +140,50 @@ def pareto_png(
     rows: Sequence[Line],
     title: str,
     latency: str = "latency, ms (LiteRT, p50, one thread)",
-    quality: str = "explained_effect",
+    quality: tuple[str, str] = ("explained_effect", "explained effect"),
 ) -> bytes:
     """Quality over latency of every student's files as a PNG on white, their Pareto front joined.
 
-    A row has student, precision, litert_ms, front and, under the name of `quality`, how good it is.
+    A row has student, precision, litert_ms, front and, under the first name of `quality`, how good it is; the second is
+    what the axis says. The row that has knee is ringed. Students are numbered, as names would lie on each
+    other; latency is by its logarithm where it spans much.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter
 
+    key, shown = quality
+    numbers = {name: index + 1 for index, name in enumerate(dict.fromkeys(row["student"] for row in rows))}
     buffer = io.BytesIO()
     with rc_context(style(DARK)):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        figure = Figure(figsize=(8.6, 4.4), layout="constrained")
         axes = figure.add_subplot()
-        best = sorted((row["litert_ms"], row[quality]) for row in rows if row["front"])
+        best = sorted((row["litert_ms"], row[key]) for row in rows if row["front"])
         if best:
             axes.step(*zip(*best, strict=True), where="post", color=COLOURS[2], label="Pareto front", zorder=1)
         for index, precision in enumerate(dict.fromkeys(row["precision"] for row in rows)):
             mine = [row for row in rows if row["precision"] == precision]
-            places = ([row["litert_ms"] for row in mine], [row[quality] for row in mine])
+            places = ([row["litert_ms"] for row in mine], [row[key] for row in mine])
             axes.plot(*places, "o", color=COLOURS[index], label=precision)
             for row, x, y in zip(mine, *places, strict=True):
-                axes.annotate(row["student"], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7.5)
-        axes.set(title=title, xlabel=latency, ylabel=quality.replace("_", " "))
-        axes.margins(x=0.2)
+                number = str(numbers[row["student"]])
+                axes.annotate(number, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7.5)
+        for row in (row for row in rows if row.get("knee")):
+            ring = axes.scatter(row["litert_ms"], row[key], s=150, linewidths=1.6, label="knee")
+            ring.set(facecolor="none", edgecolor=COLOURS[1])
+        times = [row["litert_ms"] for row in rows]
+        if times and max(times) > SPANS * min(times):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(title=title, xlabel=latency, ylabel=shown)
+        axes.margins(x=0.08, y=0.08)
         axes.legend(loc="lower right")
+        names = [f"{number}  {name}" for name, number in numbers.items()]
+        unseen = [Line2D([], [], linestyle="none") for _ in names]
+        figure.legend(unseen, names, loc="outside right center", fontsize=7.5, handlelength=0, handletextpad=0)
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 

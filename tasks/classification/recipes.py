@@ -70,13 +70,14 @@ def recipes(name: str, block: Classifier, out: Path, plan: Plan, asked: Asked) -
     about = {"student": name, "steps": steps, "seeds": list(asked.seeds), "examples": asked.examples, "recipes": plan}
     title = f"{name}, {steps} steps, {len(asked.seeds)} seeds"
     figure = rows[0]["figure"]
+    shown = f"{figure}, test"
     curves = {label: curve_of(made, figure) for label, made in folders.items()}
     with replacing_folder(out) as written:
         write_json(written / "recipes.json", about | {"machine": machine(), "rows": rows})
         write_text(written / "recipes.md", table(rows))
-        write_bytes(written / "curves.png", curves_png(curves, title, f"{figure}, test"))
+        write_bytes(written / "curves.png", curves_png(curves, title, shown))
         if asked.latency:
-            write_bytes(written / "pareto.png", pareto_png(points(rows), title, quality="last"))
+            write_bytes(written / "pareto.png", pareto_png(points(rows), title, quality=("last", shown)))
     print(table(rows))
 
 
@@ -176,7 +177,10 @@ def add_costs(
 
 def points(rows: Sequence[Row]) -> list[Row]:
     """The rows as tasks/charts.py draws them."""
-    return [row | {"student": row["recipe"], "precision": "time of int8", "litert_ms": row["int8_ms"]} for row in rows]
+    return [
+        row | {"student": row["recipe"], "precision": "student, by its int8 file", "litert_ms": row["int8_ms"]}
+        for row in rows
+    ]
 
 
 def tested(model: Any, pairs: Any, taken: Any) -> float:
