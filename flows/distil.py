@@ -12,14 +12,18 @@ from prefect.tasks import Task
 
 from flows.headline import as_markdown, headline
 from models.errors import TryAgain
-from tasks.pipeline import STAGES, StageFailed, StageRun, run_stage, up_to
+from tasks.pipeline import STAGES, StageFailed, StageRun, fresh_stages, run_stage, up_to
 from tasks.stage import TRY_AGAIN
 
 MINUTE = 60.0
 
 
-def _bring(stage: str, student: str, timeout_s: float) -> StageRun:
-    done = run_stage(stage, student, timeout_s=timeout_s)
+def _bring(stage: str, student: str, timeout_s: float, fresh: bool) -> StageRun:
+    """Bring a stage up to date; one that is known to be fresh costs no process."""
+    if fresh:
+        done = StageRun(stage=stage, outcome="unchanged", seconds=0.0)
+    else:
+        done = run_stage(stage, student, timeout_s=timeout_s)
     print(f"{stage:<14}{done.outcome:<10}{done.seconds:7.1f} s", flush=True)
     return done
 
@@ -32,87 +36,87 @@ def _can_pass(task: Task[..., StageRun], run: TaskRun, state: State[StageRun]) -
 
 # The time-outs are kept by tasks.pipeline, which ends the stage's whole process group; Prefect's own does not.
 @task(cache_policy=NO_CACHE)
-def ingest(student: str) -> StageRun:
+def ingest(student: str, fresh: bool) -> StageRun:
     """Inputs, shared by all students."""
-    return _bring("ingest", student, 30 * MINUTE)
+    return _bring("ingest", student, 30 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def dataset(student: str) -> StageRun:
+def dataset(student: str, fresh: bool) -> StageRun:
     """Labelled examples, shared by all classifiers of them."""
-    return _bring("dataset", student, 60 * MINUTE)
+    return _bring("dataset", student, 60 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def exportability(student: str) -> StageRun:
+def exportability(student: str, fresh: bool) -> StageRun:
     """What the untrained student's files would be on a phone."""
-    return _bring("exportability", student, 30 * MINUTE)
+    return _bring("exportability", student, 30 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def generate(student: str) -> StageRun:
+def generate(student: str, fresh: bool) -> StageRun:
     """The teacher over the inputs."""
-    return _bring("generate", student, 24 * 60 * MINUTE)
+    return _bring("generate", student, 24 * 60 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def curate(student: str) -> StageRun:
+def curate(student: str, fresh: bool) -> StageRun:
     """Pairs kept and rejected."""
-    return _bring("curate", student, 60 * MINUTE)
+    return _bring("curate", student, 60 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def train(student: str) -> StageRun:
+def train(student: str, fresh: bool) -> StageRun:
     """The student's weights."""
-    return _bring("train", student, 24 * 60 * MINUTE)
+    return _bring("train", student, 24 * 60 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def quantise(student: str) -> StageRun:
+def quantise(student: str, fresh: bool) -> StageRun:
     """LiteRT and ONNX files."""
-    return _bring("quantise", student, 30 * MINUTE)
+    return _bring("quantise", student, 30 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def detector(student: str) -> StageRun:
+def detector(student: str, fresh: bool) -> StageRun:
     """What tells an app that a frame lies outside what the student was taught on."""
-    return _bring("detector", student, 30 * MINUTE)
+    return _bring("detector", student, 30 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def benchmark(student: str) -> StageRun:
+def benchmark(student: str, fresh: bool) -> StageRun:
     """Latency and memory of each file."""
-    return _bring("benchmark", student, 30 * MINUTE)
+    return _bring("benchmark", student, 30 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def variants(student: str) -> StageRun:
+def variants(student: str, fresh: bool) -> StageRun:
     """Cuts of the student beside each other, where they are asked for."""
-    return _bring("variants", student, 24 * 60 * MINUTE)
+    return _bring("variants", student, 24 * 60 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def video(student: str) -> StageRun:
+def video(student: str, fresh: bool) -> StageRun:
     """Flicker beside the teacher's; some hundred pictures of the teacher's, one after the other."""
-    return _bring("video", student, 24 * 60 * MINUTE)
+    return _bring("video", student, 24 * 60 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def evaluate(student: str) -> StageRun:
+def evaluate(student: str, fresh: bool) -> StageRun:
     """Quality of each file, and the report."""
-    return _bring("evaluate", student, 60 * MINUTE)
+    return _bring("evaluate", student, 60 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE)
-def bundle(student: str) -> StageRun:
+def bundle(student: str, fresh: bool) -> StageRun:
     """What an app ships, with the gate's verdict."""
-    return _bring("bundle", student, 10 * MINUTE)
+    return _bring("bundle", student, 10 * MINUTE, fresh)
 
 
 @task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=5, retry_jitter_factor=0.5, retry_condition_fn=_can_pass)
-def lineage(student: str) -> StageRun:
+def lineage(student: str, fresh: bool) -> StageRun:
     """The chain of digests, and the run in MLflow."""
-    done = _bring("lineage", student, 10 * MINUTE)
+    done = _bring("lineage", student, 10 * MINUTE, fresh)
     if done.outcome != "ran":
         # DVC had all of it in its cache, so the stage has not told MLflow about this run.
         from tasks.lineage import log_again
@@ -135,8 +139,9 @@ def distil(student: str, until: str = STAGES[-1]) -> None:
     """Bring one student up to date as far as the stage `until`; a stage that fails ends the run, and MLflow is told."""
     done: list[StageRun] = []
     try:
+        fresh = fresh_stages(student)
         for stage in up_to(until, student):
-            done.append(TASKS[stage](student))
+            done.append(TASKS[stage](student, stage in fresh))
     except StageFailed as failure:
         if failure.code != TRY_AGAIN:  # that is MLflow itself not answering
             from tasks.lineage import log_failure

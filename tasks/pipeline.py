@@ -113,6 +113,20 @@ def stale_stages(student: str, params: Params | None = None) -> list[str]:
     return [stage for stage, target in targets.items() if target in answer["result"]]
 
 
+def fresh_stages(student: str) -> tuple[str, ...]:
+    """The first stages that are as they should be, up to the first that is not: nothing that runs now changes them.
+
+    None where DVC cannot say; a stage's own process then waits for its lock, or tells what is wrong.
+    """
+    params = load_params()
+    stages = up_to(STAGES[-1], student, params)
+    try:
+        stale = stale_stages(student, params)
+    except UserError:
+        return ()
+    return stages[: stages.index(stale[0])] if stale else stages
+
+
 def cache_folder() -> Path:
     """Where DVC keeps its cache (`dvc cache dir`), absolute."""
     answer = _ask_dvc(lambda repo: repo.cache.local_cache_dir)

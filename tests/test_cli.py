@@ -139,6 +139,8 @@ def test_no_mlflow_server_costs_nothing_but_lineage(finished_toy: tuple[Path, st
     assert again.returncode == 0, again.stderr
     outcomes = [line.split()[1] for line in again.stdout.splitlines()[: len(STAGES)]]
     assert outcomes == ["unchanged"] * (len(STAGES) - 1) + ["ran"]
+    times = [line.split()[2] for line in again.stdout.splitlines()[: len(STAGES)]]
+    assert times[:-1] == ["0.0"] * (len(STAGES) - 1)  # no process was started to find that out
 
 
 @pytest.mark.server

@@ -1,6 +1,7 @@
 """DVC stages in processes of their own: outcomes, failures, time-outs, kills."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from processes import gone, wait_until
 
 from models.errors import UserError
 from tasks import pipeline
-from tasks.pipeline import StageFailed, run_stage, stale_stages
+from tasks.pipeline import StageFailed, fresh_stages, run_stage, stale_stages
 
 
 def test_ran_unchanged_restored(toy: Path) -> None:
@@ -27,6 +28,17 @@ def test_ran_unchanged_restored(toy: Path) -> None:
     assert run_stage("ingest", "oil", timeout_s=60).outcome == "ran"
     (toy / "seed").write_text("1")
     assert run_stage("ingest", "oil", timeout_s=60).outcome == "restored"
+
+
+def test_the_stages_before_the_first_that_changed_are_fresh(toy: Path) -> None:
+    assert fresh_stages("oil") == ()
+    for stage in pipeline.STAGES[:3]:
+        run_stage(stage, "oil", timeout_s=60)
+    assert fresh_stages("oil") == pipeline.STAGES[:3]
+    shutil.rmtree("data/students/oil/raw")
+    assert fresh_stages("oil") == pipeline.STAGES[:2]  # an output is missing
+    (toy / "dvc.yaml").write_text("stages: [")
+    assert fresh_stages("oil") == ()
 
 
 @pytest.mark.parametrize(
