@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,9 @@ def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
 def test_heads_share_what_is_hidden() -> None:
     with pytest.raises(UserError, match="hidden 32 is no multiple of architecture.heads 3"):
         build(FRESH | {"heads": 3}, 2, vocabulary=60, pad=0)
+
+
+def test_the_library_says_nothing_at_its_import(repository: Path) -> None:
+    lines = ["from models.classification.transformer import import_transformers", "import_transformers().BertConfig()"]
+    done = subprocess.run([sys.executable, "-c", "; ".join(lines)], cwd=repository, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

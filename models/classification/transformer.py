@@ -104,18 +104,25 @@ def layer_list(model: nn.Module) -> str:
     return found[0]
 
 
+def import_transformers() -> Any:
+    """The library, without the lines that torchao, which it imports, writes on machines without a GPU."""
+    make_torchvision_importable()
+    with silence():
+        import transformers
+        import transformers.modeling_utils
+    return transformers
+
+
 def load_folder(folder: Path, what: str) -> TextClassifier:
     """The sequence classifier that transformers saved to a folder, in eval mode, in float32."""
-    make_torchvision_importable()
-    from transformers import AutoModelForSequenceClassification
-
+    library = import_transformers()
     for name in ("config.json", "*.safetensors"):
         if not list(folder.glob(name)):
             raise UserError(f"{what}: no {name} in {folder}: give a folder that save_pretrained wrote, no pickle")
     failed = ""
     with silence():  # it tells of every weight it reads
         try:
-            model, about = AutoModelForSequenceClassification.from_pretrained(
+            model, about = library.AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -138,11 +145,9 @@ def load_folder(folder: Path, what: str) -> TextClassifier:
 
 def made(config: Any) -> TextClassifier:
     """An untrained one of a configuration of transformers."""
-    from transformers import AutoModelForSequenceClassification
-
     try:
         return TextClassifier(
-            AutoModelForSequenceClassification.from_config(
+            import_transformers().AutoModelForSequenceClassification.from_config(
                 config, trust_remote_code=False, attn_implementation=ATTENTION, dtype=torch.float32
             )
         )
@@ -165,13 +170,10 @@ def fresh(
     pad: int,
 ) -> TextClassifier:
     """A small BERT (Devlin et al. 2019) from nothing, by torch's global generator."""
-    make_torchvision_importable()
-    from transformers import BertConfig
-
     if hidden % heads:
         raise UserError(f"architecture.hidden {hidden} is no multiple of architecture.heads {heads}")
     return made(
-        BertConfig(
+        import_transformers().BertConfig(
             vocab_size=vocabulary,
             hidden_size=hidden,
             num_hidden_layers=layers,
@@ -189,11 +191,8 @@ def fresh(
 
 def from_config(*, classes: int, config: Mapping[str, Any]) -> TextClassifier:
     """An untrained one of what `TextClassifier.config` told."""
-    make_torchvision_importable()
-    from transformers import AutoConfig
-
     own = dict(config)
-    model = made(AutoConfig.for_model(own.pop("model_type"), **own))
+    model = made(import_transformers().AutoConfig.for_model(own.pop("model_type"), **own))
     if model.model.num_labels != classes:
         raise UserError(f"architecture.config is of {model.model.num_labels} classes, and {classes} are wanted")
     return model
