@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from models.errors import UserError
 from models.terms import inner_outputs
 from tasks.classification.network_params import ImageArchitecture
 from tasks.files import sha256_file, write_json
-from tasks.params import parse_params
+from tasks.params import parse_params, parse_yaml
 
 # Of Tian et al. 2020 (CRD), in millions for 100 classes.
 LITERATURE: list[tuple[dict[str, Any], float]] = [
@@ -302,3 +303,16 @@ def test_the_blocks_of_the_literature_are_whole(repository: Path) -> None:
             for part in (block.teacher.architecture, block.architecture)
         ]
         assert sizes[0] > 2 * sizes[1]
+
+
+def test_the_block_of_texts_in_the_docs_is_one(repository: Path) -> None:
+    text = (repository / "docs" / "classifiers.md").read_text()
+    [written] = [part for part in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "text-classification" in part]
+    datasets, classifiers = written.replace("0123...", "0" * 63 + "a").split("classifiers:\n")
+    shipped = (repository / "params.yaml").read_text()  # its anchors are used
+    whole = shipped.replace("\ndatasets:\n", "\n" + datasets)
+    whole = whole.replace("\n# What CI runs on a pull request", classifiers + "\n# What CI runs on a pull request")
+    params = parse_params(parse_yaml(whole))
+    block, digits = params.classifiers["sst2"], params.classifiers["digits"]
+    assert block.task == "text-classification" and params.datasets[block.dataset].kind == "lines"
+    assert block.gate.max_p90_ms == digits.gate.max_p90_ms and block.gate.min_accuracy < digits.gate.min_accuracy
