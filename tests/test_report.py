@@ -602,7 +602,7 @@ def test_variants_are_told_with_their_front(folder: Path, page: Page) -> None:
     for words in ("whole", "pruned 0.5", "0.612"):
         assert words in page.text
     with Image.open(folder / "images/variants.png") as picture:
-        assert picture.size == (1080, 660)
+        assert picture.size == (1290, 660)
 
 
 def test_the_sample_sheet_has_a_row_for_each_band(folder: Path) -> None:
