@@ -24,9 +24,16 @@ def prune(student: nn.Module, size: int, share: float, kept: Sequence[nn.Module]
     """
     import torch_pruning
 
+    class Pruner(torch_pruning.pruner.BasePruner):  # type: ignore[misc]
+        """The library's, but for groups that it would round down to nothing, which it then leaves whole."""
+
+        def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+            left = max(round_to, (current_channels - n_pruned) // round_to * round_to)
+            return max(0, current_channels - left)
+
     was_training = student.training
     student.eval()
-    pruner = torch_pruning.pruner.BasePruner(
+    pruner = Pruner(
         student,
         torch.zeros(1, 3, size, size),
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from models.classification.networks import build
 from models.compression import ROUND_TO, factorise, fit, is_pointwise, least_rank, prune
 from models.exportability import blank, mega_macs
 from models.students import build_student, load_student
@@ -50,6 +51,14 @@ def test_pruning_takes_whole_channels_and_leaves_a_student(skip: str) -> None:
     assert all(width % ROUND_TO == 0 for width in widths)
     student.train()(picture().repeat(2, 1, 1, 1)).square().mean().backward()
     assert not [name for name, weight in student.named_parameters() if weight.grad is None]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 0.95])
+def test_narrow_layers_lose_channels_too_and_keep_a_multiple(share: float) -> None:
+    network = build({"kind": "resnet-cifar", "depth": 8, "widths": [16, 32, 64]}, 10)
+    prune(network, 32, share, kept=network.uncut())  # type: ignore[operator]
+    widths = {layer.out_channels for name, layer in network.named_modules() if name.endswith("conv1") and "." in name}
+    assert widths == {max(ROUND_TO, round(whole * (1 - share)) // ROUND_TO * ROUND_TO) for whole in (16, 32, 64)}
 
 
 def test_the_least_channels_go(student: nn.Module) -> None:
