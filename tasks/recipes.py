@@ -223,7 +223,7 @@ def recipes(
     rows = [row_of(label, made, pairs) for label, made in folders.items()]
     if latency:
         add_latency(rows, folders, pairs, params)
-    title = f"{name}, {steps} steps, {len(seeds)} seeds"
+    title = f"{name}, {steps} steps, seeds {', '.join(map(str, seeds))}"
     with torch.inference_mode():
         models = {label: of_torch(load_student(made[0] / "student")) for label, made in folders.items()}
         sheet = on_library(models, block) if library else samples(models, pairs)

@@ -68,7 +68,7 @@ def recipes(name: str, block: Classifier, out: Path, plan: Plan, asked: Asked) -
     if asked.latency:
         add_costs(rows, folders, params, name, block)
     about = {"student": name, "steps": steps, "seeds": list(asked.seeds), "examples": asked.examples, "recipes": plan}
-    title = f"{name}, {steps} steps, {len(asked.seeds)} seeds"
+    title = f"{name}, {steps} steps, seeds {', '.join(map(str, asked.seeds))}"
     figure = rows[0]["figure"]
     shown = f"{figure}, test"
     curves = {label: curve_of(made, figure) for label, made in folders.items()}
