@@ -12,6 +12,7 @@ from prefect.tasks import Task
 
 from flows.headline import as_markdown, headline
 from models.errors import TryAgain
+from tasks.params import load_params
 from tasks.pipeline import STAGES, StageFailed, StageRun, fresh_stages, run_stage, up_to
 from tasks.stage import TRY_AGAIN
 
@@ -139,8 +140,9 @@ def distil(student: str, until: str = STAGES[-1]) -> None:
     """Bring one student up to date as far as the stage `until`; a stage that fails ends the run, and MLflow is told."""
     done: list[StageRun] = []
     try:
-        fresh = fresh_stages(student)
-        for stage in up_to(until, student):
+        params = load_params()  # once: of a thousand students it takes a second
+        fresh = fresh_stages(student, params)
+        for stage in up_to(until, student, params):
             done.append(TASKS[stage](student, stage in fresh))
     except StageFailed as failure:
         if failure.code != TRY_AGAIN:  # that is MLflow itself not answering

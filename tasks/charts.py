@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Pictures = npt.NDArray[np.uint8]
@@ -57,10 +58,18 @@ def smooth(values: Sequence[float], span: int = 9) -> npt.NDArray[np.float64]:
     return np.asarray(np.convolve(np.asarray(values, dtype=np.float64), kernel, mode="same") / counts)[: len(values)]
 
 
+def number_logarithms(axis: "Axis") -> None:
+    """Plain numbers at 1, 2 and 5 of each power of ten on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def plot_losses(axes: "Axes", curve: Sequence[Line]) -> None:
     """Training loss and its unweighted parts on a log scale, with the validation L1 as dots."""
     from matplotlib import rcParams
-    from matplotlib.ticker import LogLocator
 
     train = [line for line in curve if "loss" in line]
     steps = [line["step"] for line in train]
@@ -76,9 +85,7 @@ def plot_losses(axes: "Axes", curve: Sequence[Line]) -> None:
         dots = ([line["step"] for line in validation], [line["val_l1"] for line in validation])
         axes.plot(*dots, "o", color=COLOURS[4], markersize=3.5, label="L1, validation")
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
+    number_logarithms(axes.yaxis)
     axes.set(title="Losses", xlabel="step")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
@@ -151,7 +158,6 @@ def pareto_png(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, NullFormatter
 
     key, shown = quality
     numbers = {name: index + 1 for index, name in enumerate(dict.fromkeys(row["student"] for row in rows))}
@@ -169,15 +175,14 @@ def pareto_png(
             for row, x, y in zip(mine, *places, strict=True):
                 number = str(numbers[row["student"]])
                 axes.annotate(number, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7.5)
-        for row in (row for row in rows if row.get("knee")):
-            ring = axes.scatter(row["litert_ms"], row[key], s=150, linewidths=1.6, label="knee")
-            ring.set(facecolor="none", edgecolor=COLOURS[1])
+        for row in rows:
+            if row.get("knee"):
+                ring = axes.scatter(row["litert_ms"], row[key], s=150, linewidths=1.6, label="knee")
+                ring.set(facecolor="none", edgecolor=COLOURS[1])
         times = [row["litert_ms"] for row in rows]
         if times and max(times) > SPANS * min(times):
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            number_logarithms(axes.xaxis)
         axes.set(title=title, xlabel=latency, ylabel=shown)
         axes.margins(x=0.08, y=0.08)
         axes.legend(loc="lower right")

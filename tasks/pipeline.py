@@ -113,12 +113,12 @@ def stale_stages(student: str, params: Params | None = None) -> list[str]:
     return [stage for stage, target in targets.items() if target in answer["result"]]
 
 
-def fresh_stages(student: str) -> tuple[str, ...]:
+def fresh_stages(student: str, params: Params | None = None) -> tuple[str, ...]:
     """The first stages that are as they should be, up to the first that is not: nothing that runs now changes them.
 
     None where DVC cannot say; a stage's own process then waits for its lock, or tells what is wrong.
     """
-    params = load_params()
+    params = params or load_params()
     stages = up_to(STAGES[-1], student, params)
     try:
         stale = stale_stages(student, params)

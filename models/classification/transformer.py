@@ -9,6 +9,7 @@ Folders are read without the hub, without code of their own, and without pickle.
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def layer_list(model: nn.Module) -> str:
     return found[0]
 
 
+@cache
 def import_transformers() -> Any:
     """The library, without the lines that torchao, which it imports, writes on machines without a GPU."""
     make_torchvision_importable()
